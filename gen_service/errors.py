@@ -1,0 +1,155 @@
+"""Every error this package raises on purpose.
+
+GenServiceError
+├── SpecError               what a person asked for cannot be done: names the field, the value, what would be right
+├── BadPromptRow            one row of a prompt source cannot become a prompt; the row is set aside, the job goes on
+├── EndpointError           one request to one server failed
+│   ├── RequestRefused      the server will never take this request (400, 404, 413, 422)
+│   ├── Overloaded          the server asks to be left alone for a while (429, 503)
+│   ├── ServerFailed        any other HTTP error: another server may do better
+│   ├── Unreachable         no connection was made, so the request never arrived
+│   ├── StreamBroken        the connection ended before the answer did
+│   ├── Stalled             connected, but no token for too long
+│   └── MalformedAnswer     the server answered something that is not an answer
+├── LocalServerError        a vLLM that we start ourselves did not come up
+└── StorageError
+    ├── JobLocked           another process writes this job
+    ├── JobMismatch         the folder holds a job with another spec
+    ├── JournalCorrupt      a frame before the end of the journal fails its checksum
+    └── PublishConflict     the next manifest number was taken by another writer
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GenServiceError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class SpecError(GenServiceError):
+    """What a person asked for cannot be done.
+
+    Args:
+        field: dotted name of the field, as it is written in a job spec.
+        value: what was given.
+        expected: what would be right, as a phrase.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        self.field = field
+        self.value = value
+        self.expected = expected
+        super().__init__(f"{field}: got {value!r}; expected {expected}")
+
+
+class BadPromptRow(GenServiceError):
+    """One row of a prompt source cannot become a prompt.
+
+    Args:
+        row: 1-based number of the row (the line, for text formats).
+        reason: what is wrong with it.
+        excerpt: the first characters of the row, for the dead letter.
+    """
+
+    def __init__(self, row: int, reason: str, excerpt: str = "") -> None:
+        self.row = row
+        self.reason = reason
+        self.excerpt = excerpt
+        super().__init__(f"row {row}: {reason}")
+
+
+class EndpointError(GenServiceError):
+    """One request to one server failed.
+
+    Args:
+        endpoint: base URL of the server.
+        words: what the server or the network said.
+        status: the HTTP status, if there was one.
+    """
+
+    cause: ClassVar[str] = "endpoint_error"
+
+    def __init__(self, endpoint: str, words: str, status: int | None = None) -> None:
+        self.endpoint = endpoint
+        self.words = words
+        self.status = status
+        code = f" (HTTP {status})" if status is not None else ""
+        super().__init__(f"{self.cause} at {endpoint}{code}: {words}")
+
+
+class RequestRefused(EndpointError):
+    """The server will never take this request: no other try is made."""
+
+    cause = "refused"
+
+
+class Overloaded(EndpointError):
+    """The server asks to be left alone.
+
+    Args:
+        retry_after_s: seconds the server asked for, or None.
+    """
+
+    cause = "overloaded"
+
+    def __init__(
+        self, endpoint: str, words: str, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(endpoint, words, status)
+        self.retry_after_s = retry_after_s
+
+
+class ServerFailed(EndpointError):
+    """An HTTP error that says nothing about the prompt (a draining vLLM answers 500)."""
+
+    cause = "server_failed"
+
+
+class Unreachable(EndpointError):
+    """No connection was made, so the request never arrived."""
+
+    cause = "unreachable"
+
+
+class StreamBroken(EndpointError):
+    """The connection ended before the answer did."""
+
+    cause = "stream_broken"
+
+
+class Stalled(EndpointError):
+    """Connected, but no token came for longer than the limit."""
+
+    cause = "stalled"
+
+
+class MalformedAnswer(EndpointError):
+    """The body is not an answer: bad JSON, no choices, no finish reason."""
+
+    cause = "malformed"
+
+
+class LocalServerError(GenServiceError):
+    """A vLLM server that we start ourselves did not come up."""
+
+
+class StorageError(GenServiceError):
+    """Something on disk is not as it must be."""
+
+
+class JobLocked(StorageError):
+    """Another process writes this job."""
+
+
+class JobMismatch(StorageError):
+    """The folder holds a job with another spec."""
+
+
+class JournalCorrupt(StorageError):
+    """A journal frame that is not the last one fails its checksum."""
+
+
+class PublishConflict(StorageError):
+    """The next manifest number was taken by another writer."""

@@ -1,0 +1,134 @@
+"""What flows through the stations: frozen values without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = NDArray[np.int32]
+
+NO_TOKENS: TokenIds = np.empty(0, dtype=np.int32)
+
+Outcome = Literal[
+    "correct",
+    "incorrect",
+    "no_answer",
+    "truncated",
+    "unparsable",
+    "timeout",
+    "ungradable",
+    "error",
+    "unverified",
+]
+
+
+class Message(TypedDict):
+    """One turn of a chat, as the OpenAI API writes it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question to sample.
+
+    Attributes:
+        prompt_id: unique in a job; the id column, or a hash of the content.
+        messages: the rendered chat.
+        answer: the gold answer, or None when there is none to verify against.
+        source: where the prompt came from (the source column, or the file's name).
+        row: 1-based row (line) number in its source.
+    """
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    answer: str | None
+    source: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One of the n completions asked for a prompt.
+
+    Attributes:
+        sample_id: hash of job, prompt, index and parameters: the same on every run.
+        job_id: the job it belongs to.
+        prompt: the question.
+        index: 0-based among the prompt's samples.
+        seed: sent to the server only when the job asks for seeds.
+    """
+
+    sample_id: str
+    job_id: str
+    prompt: Prompt
+    index: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a server answered.
+
+    Attributes:
+        reasoning: the chain of thought, without `<think>` tags; None when there was none.
+        content: the answer's text after the reasoning.
+        finish_reason: `stop`, `length`, ... as the server gave it.
+        token_ids: the completion's token ids, int32; empty when the server sends none.
+        continued: how many times the answer was taken up again from the tokens it had.
+        retries: the cause of each failed attempt before this one.
+        started_at: seconds since the epoch when the first attempt was sent.
+        first_token_s: seconds from sending the last attempt to its first token; None when not streamed.
+        total_s: seconds from the first attempt to the last token.
+    """
+
+    reasoning: str | None
+    content: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    token_ids: TokenIds
+    model: str
+    endpoint: str
+    continued: int
+    retries: tuple[str, ...]
+    started_at: float
+    first_token_s: float | None
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an answer is right.
+
+    Attributes:
+        outcome: see design: only `correct` and `incorrect` are rewards by themselves.
+        reason: how it was decided, or why it could not be.
+        extracted: the answer found in the completion, or None.
+    """
+
+    outcome: Outcome
+    reason: str
+    extracted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The one row that every accepted sample ends in.
+
+    Attributes:
+        completion: None when the sample ended in an error.
+        verdict: None between the journal and the verifier.
+        error: why there is no completion, or None.
+        retries: the cause of each failed attempt, when there is no completion to hold them.
+    """
+
+    sample: Sample
+    completion: Completion | None
+    verdict: Verdict | None = None
+    error: str | None = None
+    retries: tuple[str, ...] = ()

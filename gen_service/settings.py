@@ -1,0 +1,126 @@
+"""All settings, typed. Environment and settings files are read here and nowhere else.
+
+Each station gets its own section as a value. Durations are seconds, sizes bytes, tokens tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+TruncationPolicy = Literal["keep", "drop", "continue"]
+
+
+class Section(BaseModel):
+    """A part of a job spec: immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnNames(Section):
+    """Which column of the source holds what. `messages` wins over `prompt` where a row has both."""
+
+    prompt: str = "prompt"
+    messages: str = "messages"
+    answer: str = "answer"
+    id: str = "id"
+    source: str = "source"
+
+
+class PromptSettings(Section):
+    """Where prompts come from and how a row becomes a chat.
+
+    `path` is a JSONL, Parquet or CSV file (any fsspec URL), a folder saved by `datasets`, or a hub id written
+    `hub:owner/name`.
+    """
+
+    path: str
+    format: Literal["auto", "jsonl", "parquet", "csv", "dataset", "hub"] = "auto"
+    split: str = "train"
+    columns: ColumnNames = ColumnNames()
+    system: str | None = None
+    template: str = "{prompt}"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    max_row_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+
+    @field_validator("template")
+    @classmethod
+    def _holds_prompt(cls, template: str) -> str:
+        if "{prompt}" not in template:
+            raise ValueError("a template must contain {prompt}")
+        return template
+
+
+class SamplingSettings(Section):
+    """How each sample is drawn. `seed` makes a per-sample seed that is sent along; leave it out unless needed
+    (vLLM's CPU engine dies of seeds at high concurrency). `extra` goes into the request body as it is."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.6
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    top_k: int | None = None
+    max_tokens: Annotated[int, Field(ge=1)] = 32768
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class EndpointSettings(Section):
+    """The servers, and how long each step of a request may take.
+
+    There is no limit on a whole answer unless `wall_s` is set: a 32k-token trace takes over 15 minutes.
+    """
+
+    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    model: str | None = None
+    api_key: SecretStr | None = Field(default_factory=lambda: _secret("GEN_SERVICE_API_KEY"))
+    connect_s: Annotated[float, Field(gt=0)] = 10.0
+    first_token_s: Annotated[float, Field(gt=0)] = 1800.0
+    stall_s: Annotated[float, Field(gt=0)] = 120.0
+    wall_s: Annotated[float, Field(gt=0)] | None = None
+    attempts: Annotated[int, Field(ge=1)] = 6
+    backoff_s: Annotated[float, Field(gt=0)] = 0.5
+    eject_after: Annotated[int, Field(ge=1)] = 3
+    probe_s: Annotated[float, Field(gt=0)] = 1.0
+
+    @field_validator("urls")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is not a server's base URL such as http://10.0.0.1:8000")
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+
+
+class PoolSettings(Section):
+    """How much is under way at once. `in_flight` bounds the requests at all servers together, `per_server` at each;
+    `grace_s` is how long running samples may go on after a stop was asked for."""
+
+    in_flight: Annotated[int, Field(ge=1)] = 256
+    per_server: Annotated[int, Field(ge=1)] | None = None
+    grace_s: Annotated[float, Field(ge=0)] = 30.0
+
+
+class VerificationSettings(Section):
+    """Budgets of one check; it runs in a process that is killed past them."""
+
+    enabled: bool = True
+    workers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    cpu_s: Annotated[float, Field(gt=0)] = 5.0
+    wall_s: Annotated[float, Field(gt=0)] = 15.0
+    memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 2 * 1024**3
+
+
+class OutputSettings(Section):
+    """Where traces go. `path` may be any fsspec URL; the journal stays on a local disk (`journal`, or under `path`)."""
+
+    path: str = "traces"
+    journal: str | None = None
+    shard_rows: Annotated[int, Field(ge=1)] = 2048
+    shard_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+def _secret(name: str) -> SecretStr | None:
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
