@@ -67,9 +67,13 @@ class EndpointError(GenServiceError):
         endpoint: base URL of the server.
         words: what the server or the network said.
         status: the HTTP status, if there was one.
+
+    Attributes:
+        retries: when a sample ends in this error, the cause of each failed attempt before it.
     """
 
     cause: ClassVar[str] = "endpoint_error"
+    retries: tuple[str, ...] = ()
 
     def __init__(self, endpoint: str, words: str, status: int | None = None) -> None:
         self.endpoint = endpoint

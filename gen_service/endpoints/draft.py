@@ -24,7 +24,6 @@ class Draft:
         "_content",
         "_raw",
         "_reasoning",
-        "_seen_tokens",
         "_usage_tokens",
         "continued",
         "finish_reason",
@@ -40,7 +39,6 @@ class Draft:
         self._content: list[str] = []
         self._raw: list[str] = []
         self._usage_tokens = 0
-        self._seen_tokens = 0
         self.token_ids = array.array("i")
         self.prompt_ids: list[int] = []
         self.prompt_tokens = 0
@@ -53,11 +51,6 @@ class Draft:
     def can_continue(self) -> bool:
         """Whether the tokens so far are known exactly, so that another server can go on from them."""
         return bool(self.prompt_ids) and len(self.token_ids) > 0
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has come yet."""
-        return not (self._reasoning or self._content or self._raw or self.token_ids)
 
     @property
     def tokens(self) -> int:
@@ -101,10 +94,6 @@ class Draft:
         self.finish_reason = None
         self.first_token_at = None
         self.continued += 1
-
-    def restart(self) -> None:
-        """Forget everything: the next request begins from nothing."""
-        self.__init__()  # type: ignore[misc]
 
     def completion(self, endpoint: str, retries: tuple[str, ...], started_at: float, times: Times) -> Completion:
         """The finished draft as a record. `times` is (first token, total) in seconds."""

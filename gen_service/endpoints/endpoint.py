@@ -62,8 +62,8 @@ class Endpoint:
         return self.state == "healthy" and self.in_flight < int(self.limit) and now >= self.rests_until
 
     def load(self) -> float:
-        """Share of the limit in use; a server on trial counts as full, so others are preferred."""
-        return 1.0 if self.state == "trial" else self.in_flight / self.limit
+        """Share of the limit in use. A server on trial comes first: one request decides whether it is back."""
+        return -1.0 if self.state == "trial" else self.in_flight / self.limit
 
     def sent(self) -> None:
         """A request is bound to this server."""
