@@ -66,6 +66,17 @@ class SamplingSettings(Section):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
+class TruncationSettings(Section):
+    """What becomes of an answer that `max_tokens` cut off. It is an outcome, never an error.
+
+    `keep` publishes it as it is; `drop` publishes its row without the text; `continue` goes on from its tokens for up
+    to `extra_tokens` more, and keeps what is still cut off then.
+    """
+
+    policy: TruncationPolicy = "keep"
+    extra_tokens: Annotated[int, Field(ge=1)] = 8192
+
+
 class EndpointSettings(Section):
     """The servers, and how long each step of a request may take.
 

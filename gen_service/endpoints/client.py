@@ -192,7 +192,10 @@ def take_event(url: str, data: bytes, draft: Draft) -> bool:
             draft.take_usage(usage)
         elif not choices:
             raise MalformedAnswer(url, f"an event without choices: {data[:200]!r}")
-        return any([_take_choice(event, choice, draft) for choice in choices])
+        progressed = False
+        for choice in choices:
+            progressed |= _take_choice(event, choice, draft)
+        return progressed
     except (orjson.JSONDecodeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise MalformedAnswer(url, f"{error}: {data[:200]!r}") from error
 

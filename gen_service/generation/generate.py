@@ -1,0 +1,173 @@
+"""Prompts in, verified and durable traces out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from gen_service.errors import BadPromptRow, EndpointError
+from gen_service.generation.intake import in_chunks
+from gen_service.generation.pool import Pool, Stop
+from gen_service.generation.progress import Progress
+from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace, Verdict
+from gen_service.settings import PoolSettings, TruncationSettings
+
+PROMPTS_READ_AHEAD = 64
+
+Position = TypeVar("Position")
+
+
+class Completes(Protocol):
+    """What generation needs of the fleet."""
+
+    async def complete(self, sample: Sample, more_tokens: int = 0) -> Completion:
+        """The sample's completion, or EndpointError."""
+        ...
+
+
+class Verifies(Protocol):
+    """What generation needs of the verifier."""
+
+    async def verify(self, trace: Trace) -> Verdict:
+        """Whether the trace's answer is right; never raises for what a model wrote."""
+        ...
+
+
+class Keeps(Protocol[Position]):
+    """What generation needs of the job's folder."""
+
+    def is_done(self, sample_id: str) -> bool:
+        """Whether the sample is in the journal or published."""
+        ...
+
+    def recovered(self) -> Iterator[tuple[Position, Trace]]:
+        """What an earlier run journaled and did not publish."""
+        ...
+
+    async def record(self, trace: Trace) -> Position:
+        """Durable when it returns."""
+        ...
+
+    async def publish(self, position: Position, trace: Trace) -> None:
+        """Hand the row to the shards."""
+        ...
+
+    def reject(self, bad: BadPromptRow) -> bool:
+        """Dead-letter a row; False when an earlier run already did."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """What is asked of each prompt.
+
+    Attributes:
+        job_id: the job.
+        samples: completions per prompt.
+        parameters: hash of everything that shapes an answer (model, sampling, template).
+        seed: base of the per-sample seeds that are sent along, or None to send none.
+    """
+
+    job_id: str
+    samples: int
+    parameters: str
+    seed: int | None = None
+
+    def samples_of(self, prompt: Prompt) -> Iterator[Sample]:
+        """The prompt's samples: the same ids and seeds on every run."""
+        for index in range(self.samples):
+            key = "\x1f".join((self.job_id, prompt.prompt_id, str(index), self.parameters))
+            digest = hashlib.blake2b(key.encode(), digest_size=16)
+            seed = None if self.seed is None else (int.from_bytes(digest.digest()[:4]) ^ self.seed) & 0x7FFFFFFF
+            yield Sample(digest.hexdigest(), self.job_id, prompt, index, seed)
+
+
+class Generation:
+    """One job's main loop. Every sample that is taken in ends in exactly one published row, over any number of runs.
+
+    Args:
+        fleet: makes completions.
+        verifier: gives verdicts.
+        folder: keeps traces.
+        progress: counters to raise.
+    """
+
+    def __init__(
+        self,
+        plan: SamplePlan,
+        truncation: TruncationSettings,
+        pool: PoolSettings,
+        fleet: Completes,
+        verifier: Verifies,
+        folder: Keeps[Position],
+        progress: Progress,
+    ) -> None:
+        self._plan = plan
+        self._truncation = truncation
+        self._pool = pool
+        self._fleet = fleet
+        self._verifier = verifier
+        self._folder = folder
+        self._progress = progress
+        # Places beyond what may be in flight, for samples between the last token and the shard.
+        self._places = pool.in_flight + max(64, pool.in_flight // 2)
+
+    async def run(self, prompts: Iterator[Prompt | BadPromptRow], stop: Stop) -> None:
+        """Publish what an earlier run left in the journal, then sample every prompt that is not done.
+
+        Returns when all is published, or after a stop. Whatever a server, a prompt or an answer did wrong is in a
+        row; only a bug or a broken store raises.
+        """
+        recovering: Pool[tuple[Position, Trace], tuple[Position, Trace]] = Pool(
+            _as_it_is, self._deliver_recovered, self._places, self._pool.grace_s, stop
+        )
+        await recovering.run(in_chunks(self._folder.recovered(), PROMPTS_READ_AHEAD))
+        sampling = Pool(self._sample, self._deliver, self._places, self._pool.grace_s, stop)
+        await sampling.run(self._samples(prompts))
+        self._progress.interrupted = sampling.interrupted
+
+    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow]) -> AsyncIterator[Sample]:
+        async for prompt in in_chunks(prompts, PROMPTS_READ_AHEAD):
+            if isinstance(prompt, BadPromptRow):
+                self._folder.reject(prompt)
+                self._progress.rejected += 1
+                continue
+            for sample in self._plan.samples_of(prompt):
+                if not self._folder.is_done(sample.sample_id):
+                    yield sample
+
+    async def _sample(self, sample: Sample) -> Trace:
+        more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
+        try:
+            completion = await self._fleet.complete(sample, more)
+        except EndpointError as error:
+            return Trace(sample, None, error=str(error), retries=error.retries)
+        return Trace(sample, completion)
+
+    async def _deliver(self, trace: Trace) -> None:
+        """Durable first, then verified, then published."""
+        await self._publish(await self._folder.record(trace), trace)
+
+    async def _deliver_recovered(self, found: tuple[Position, Trace]) -> None:
+        self._progress.recovered += 1
+        await self._publish(*found)
+
+    async def _publish(self, position: Position, trace: Trace) -> None:
+        verdict = await self._verifier.verify(trace)
+        finished = self._without_dropped_text(replace(trace, verdict=verdict))
+        await self._folder.publish(position, finished)
+        self._progress.count(finished)
+
+    def _without_dropped_text(self, trace: Trace) -> Trace:
+        completion = trace.completion
+        if self._truncation.policy != "drop" or completion is None or completion.finish_reason != "length":
+            return trace
+        emptied = replace(completion, reasoning=None, content="", token_ids=NO_TOKENS)
+        reason = f"cut off at {completion.completion_tokens} tokens; the text is dropped by policy"
+        return replace(trace, completion=emptied, verdict=Verdict("truncated", reason))
+
+
+async def _as_it_is(item: tuple[Position, Trace]) -> tuple[Position, Trace]:
+    return item

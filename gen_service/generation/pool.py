@@ -1,0 +1,126 @@
+"""The bounded pool: how many samples are open at once, and how they end when the job is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Stop:
+    """Asks a running job to end.
+
+    `ask` lets what is running go on for the grace; `at_once` ends the grace.
+    """
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._at_once = asyncio.Event()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the job was asked to end."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """End after the grace; asked twice, end at once."""
+        if self._asked.is_set():
+            self._at_once.set()
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Return when the job is asked to end."""
+        await self._asked.wait()
+
+    async def wait_grace(self, grace_s: float) -> None:
+        """Return when the grace is over."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._at_once.wait()
+        except TimeoutError:
+            return
+
+
+class Pool(Generic[Item, Result]):
+    """Takes items from a source and runs each through `make`, then `deliver`, never more than `places` at once.
+
+    Invariants: an item is read from the source only when it has a place, and keeps it until it is delivered, so a
+    slow disk or verifier slows the reading by itself. Once made, an item is always delivered: a stop cancels only
+    what is still being made, after the grace. An exception from `make` or `deliver` is a bug and ends the pool.
+
+    Args:
+        make: the cancellable part; nothing durable has happened before it returns.
+        deliver: the part that is never cancelled by a stop.
+        places: most items open at once.
+        grace_s: seconds that running items get after a stop was asked for.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Item], Awaitable[Result]],
+        deliver: Callable[[Result], Awaitable[None]],
+        places: int,
+        grace_s: float,
+        stop: Stop,
+    ) -> None:
+        self.interrupted = 0
+        self._make = make
+        self._deliver = deliver
+        self._places = asyncio.Semaphore(places)
+        self._grace_s = grace_s
+        self._stop = stop
+        self._making: set[asyncio.Task[None]] = set()
+
+    async def run(self, items: AsyncIterator[Item]) -> None:
+        """Return when the source is exhausted, or a stop was asked for, and every open item has ended.
+
+        Raises:
+            Exception: the first error of the source, `make` or `deliver`.
+        """
+        watching: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(self._feed(group, items))
+                watching = asyncio.create_task(self._end_when_asked(feeding))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    async def _feed(self, group: asyncio.TaskGroup, items: AsyncIterator[Item]) -> None:
+        async with aclosing(items) as source:  # type: ignore[type-var]
+            while not self._stop.asked:
+                await self._places.acquire()
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+                task = group.create_task(self._one(item))
+                self._making.add(task)
+
+    async def _one(self, item: Item) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            try:
+                result = await self._make(item)
+            except asyncio.CancelledError:
+                self.interrupted += 1
+                raise
+            finally:
+                self._making.discard(task)
+            await self._deliver(result)
+        finally:
+            self._places.release()
+
+    async def _end_when_asked(self, feeding: asyncio.Task[None]) -> None:
+        await self._stop.wait()
+        feeding.cancel()
+        await self._stop.wait_grace(self._grace_s)
+        for task in list(self._making):
+            task.cancel()
