@@ -1,0 +1,74 @@
+"""`python -m gen_service.endpoints.simulated`: the simulated server as a process, with the settings most used."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from gen_service.endpoints.simulated.faults import Faults
+from gen_service.endpoints.simulated.running import run_simulated_server
+from gen_service.endpoints.simulated.script import Script
+from gen_service.endpoints.simulated.settings import SimulationSettings
+from gen_service.endpoints.simulated.timing import Distribution, Fixed, LogNormal, Timing, TokenRate, TotalLatency
+
+
+def distribution(text: str) -> Distribution:
+    """`5` is always 5; `0.5:3.4:4.1` a lognormal's median, 99th percentile and (optional) cap."""
+    values = [float(part) for part in text.split(":")]
+    if len(values) == 1:
+        return Fixed(values[0])
+    if len(values) > 3:
+        raise ValueError(text)
+    return LogNormal(*values)
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    timing: Timing = TokenRate(options.first_token, options.rate)
+    if options.latency is not None:
+        timing = TotalLatency(options.latency)
+    settings = SimulationSettings(
+        model=options.model,
+        script=Script(options.seed, options.length, options.unit, timing, options.p_right, not options.no_reasoning),
+        faults=Faults(**dict(options.fault)),
+        max_model_len=options.max_model_len,
+        stream_interval=options.stream_interval,
+        tick_s=options.tick,
+        max_num_seqs=options.max_num_seqs,
+        log_path=options.log,
+        keep_log=False,
+    )
+    run_simulated_server(settings, options.host, options.port, options.servers)
+
+
+def _fault(text: str) -> tuple[str, float]:
+    name, _, rate = text.partition("=")
+    return name, float(rate)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gen_service.endpoints.simulated", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="of the first server; 0 picks free ones")
+    parser.add_argument("--servers", type=int, default=1)
+    parser.add_argument("--model", default="simulated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--length", type=distribution, default=Fixed(60), help="of an answer: N, or MEDIAN:P99[:CAP]")
+    parser.add_argument("--unit", choices=("tokens", "bytes"), default="tokens")
+    parser.add_argument("--first-token", type=distribution, default=Fixed(0.0), help="seconds")
+    parser.add_argument("--rate", type=float, default=math.inf, help="tokens per second of each sequence")
+    parser.add_argument("--latency", type=distribution, help="seconds of a whole answer, instead of the two above")
+    parser.add_argument("--p-right", type=float, default=1.0)
+    parser.add_argument("--no-reasoning", action="store_true")
+    parser.add_argument("--fault", type=_fault, action="append", default=[], help="NAME=RATE, such as http_500=0.03")
+    parser.add_argument("--max-model-len", type=int, default=32768)
+    parser.add_argument("--stream-interval", type=int, default=1)
+    parser.add_argument("--tick", type=float, default=0.05, help="seconds within which due chunks share a write")
+    parser.add_argument("--max-num-seqs", type=int, default=1_000_000)
+    parser.add_argument("--log", type=Path, help="file for one JSON line per request and answer")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
