@@ -1,0 +1,89 @@
+"""One worker process: reads a check from its socket, grades it, writes the verdict. Linear code, no asyncio.
+
+Frames both ways are a 4-byte big-endian length and UTF-8 JSON, so nothing a worker sends can be more than text.
+The kernel keeps the CPU budget: ITIMER_PROF counts this process's CPU time, and its SIGPROF kills, inside C code too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+
+from gen_service.verification.grade import Grade, grade
+
+HEADER = struct.Struct("!I")
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(channel: socket.socket, cpu_s: float, memory_bytes: int) -> None:
+    """Answers checks until the other end closes, or until memory ran out once. Does not return an error: it dies.
+
+    Args:
+        channel: a connected stream socket, blocking.
+        cpu_s: CPU seconds that one check may use.
+        memory_bytes: address space of this process (RLIMIT_AS).
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    while (request := _read(channel)) is not None:
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        outcome, reason = _checked(request["gold"], request["answer"], memory_bytes)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        body = json.dumps({"outcome": outcome, "reason": reason}).encode()
+        channel.sendall(HEADER.pack(len(body)) + body)
+        if outcome == "error":
+            return
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent process ends, however it ends (Linux; elsewhere a no-op)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def ignore_interrupts() -> None:
+    """A Ctrl-C at the terminal is for the controller, which lets running checks finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _checked(gold: str, answer: str, memory_bytes: int) -> tuple[str, str]:
+    try:
+        result = grade(gold, answer)
+    except MemoryError:
+        result = Grade("error", f"verifier ran out of memory (limit {memory_bytes / 2**20:.0f} MiB)")
+    except RecursionError:
+        result = Grade("unparsable", "nested too deep to compare")
+    except Exception as problem:  # sympy raises anything; one answer must not end the worker
+        result = Grade("unparsable", f"{type(problem).__name__} while comparing")
+    return result.outcome, result.reason
+
+
+def _read(channel: socket.socket) -> dict[str, str] | None:
+    header = _exactly(channel, HEADER.size)
+    body = _exactly(channel, HEADER.unpack(header)[0]) if header else b""
+    return {str(key): str(value) for key, value in json.loads(body).items()} if body else None
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        piece = channel.recv(size - len(received))
+        if not piece:
+            return b""
+        received += piece
+    return bytes(received)
+
+
+def run(channel: socket.socket, cpu_s: float, memory_bytes: int, parent: int) -> None:
+    """What a forked child does: leaves the group, ties its life to its parent's, serves, and exits."""
+    os.setsid()
+    die_with_parent()
+    if os.getppid() == parent:
+        serve(channel, cpu_s, memory_bytes)
