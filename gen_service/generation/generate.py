@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from gen_service.errors import BadPromptRow, EndpointError
 from gen_service.generation.intake import in_chunks
@@ -84,7 +84,7 @@ class SamplePlan:
             yield Sample(digest.hexdigest(), self.job_id, prompt, index, seed)
 
 
-class Generation:
+class Generation(Generic[Position]):
     """One job's main loop. Every sample that is taken in ends in exactly one published row, over any number of runs.
 
     Args:
