@@ -1,0 +1,148 @@
+"""The verbs. Parses, then imports only what the verb runs, so that `--help` is fast.
+
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (the same command continues).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gen_service.jobs.job import JobSpec
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="gen-service",
+    help="Prompts in, verified and durable reasoning traces out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def generate(
+    spec: Annotated[Path | None, typer.Argument(help="Job spec, YAML or JSON; flags go over it.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="JSONL, Parquet or CSV file, datasets folder, hub:owner/name.")] = None,
+    server: Annotated[list[str] | None, typer.Option(help="Base URL of a vLLM server; repeat for more.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name on the servers [default: the first they serve].")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder or fsspec URL for traces.")] = None,
+    name: Annotated[str | None, typer.Option(help="Job id [default: a hash of the spec].")] = None,
+    samples: Annotated[int | None, typer.Option(help="Completions per prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most this many prompts.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of a completion.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    in_flight: Annotated[int | None, typer.Option(help="Most requests in flight at all servers together.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column of the prompt.")] = None,
+    answer_column: Annotated[str | None, typer.Option(help="Column of the gold answer.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the prompt's id.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and the first rendered prompt.")] = False,
+) -> None:
+    """Sample every prompt, verify every answer, publish Parquet. The same command continues a stopped job."""
+    flags: dict[str, Any] = {
+        "name": name,
+        "samples": samples,
+        "prompts": {
+            "path": prompts,
+            "limit": limit,
+            "columns": {"prompt": prompt_column, "answer": answer_column, "id": id_column},
+        },
+        "endpoints": {"urls": server or None, "model": model},
+        "sampling": {"max_tokens": max_tokens, "temperature": temperature},
+        "pool": {"in_flight": in_flight},
+        "output": {"path": output},
+    }
+    from gen_service.jobs.job import load_spec, make_spec
+
+    overrides = _given(flags)
+    job = load_spec(spec, overrides) if spec is not None else make_spec(overrides)
+    if dry_run:
+        from gen_service.terminal.dry_run import print_dry_run
+
+        print_dry_run(_console(), job)
+    else:
+        raise typer.Exit(_generate(job))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for traces.")] = Path("traces"),
+    problems: Annotated[int, typer.Option(help="How many problems.")] = 300,
+    samples: Annotated[int, typer.Option(help="Completions per problem.")] = 4,
+    servers: Annotated[int, typer.Option(help="Real vLLM servers to start, each on cores of its own.")] = 2,
+    prompts: Annotated[str | None, typer.Option(help="Sample these prompts instead of the demo's own problems.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most this many of them.")] = None,
+) -> None:
+    """The main job on real vLLM servers on this machine's CPU, with the tiny model that ships with the package."""
+    from gen_service.terminal.demo import DemoSettings, run_demo
+
+    raise typer.Exit(run_demo(_console(), DemoSettings(output, problems, samples, servers, prompts, limit)))
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A job's folder or URL.")],
+    show: Annotated[int, typer.Option(help="Print this many traces readably.")] = 0,
+    histogram: Annotated[Path | None, typer.Option(help="Write the length histogram to this PNG.")] = None,
+) -> None:
+    """Counts, verdicts, pass@k, lengths and retries of a job, while it runs or after."""
+    from gen_service.jobs.summary import summarize
+    from gen_service.terminal.report import print_summary, print_traces, save_histogram
+
+    console, summary = _console(), summarize(path)
+    print_summary(console, summary, path)
+    if histogram is not None:
+        save_histogram(summary, histogram, path)
+        console.print(f"histogram: {histogram}")
+    if show:
+        print_traces(console, path, show)
+
+
+@app.command("simulated-server", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulated_server(context: typer.Context) -> None:
+    """Serve a simulated vLLM with seeded lengths, speed and faults (its own flags: `-- --help`)."""
+    from gen_service.endpoints.simulated.__main__ import main as serve
+
+    serve(context.args)
+
+
+def main() -> None:
+    """The console script: turns our errors into one clear line and an exit code."""
+    from gen_service.errors import GenServiceError, SpecError
+
+    try:
+        app()
+    except SpecError as error:
+        print(f"gen-service: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(USAGE)
+    except GenServiceError as error:
+        print(f"gen-service: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _generate(job: JobSpec) -> int:
+    from gen_service.terminal.run import run_job
+
+    return run_job(_console(), job)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given: without None, and without sections that hold nothing."""
+    pruned = {key: _given(value) if isinstance(value, dict) else value for key, value in flags.items()}
+    return {key: value for key, value in pruned.items() if value is not None and value != {}}
