@@ -1,0 +1,89 @@
+"""The dataset card: README.md of a job folder, as the Hugging Face hub shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import yaml
+
+from gen_service.storage import traces
+from gen_service.storage.destination import Destination
+from gen_service.storage.manifest import Manifest, PublishedCounts, count
+
+BAR_CHARS = 40
+
+
+def write_card(destination: Destination, job_id: str, spec: dict[str, Any], manifests: Sequence[Manifest]) -> None:
+    """Write README.md for what the manifests publish. Reads one small column of every part."""
+    lengths = _lengths(destination, manifests)
+    files = [part.file for manifest in manifests for part in manifest.parts]
+    destination.put("README.md", card(job_id, spec, count(manifests), lengths, files).encode())
+
+
+def card(
+    job_id: str, spec: dict[str, Any], counts: PublishedCounts, lengths: dict[int, int], files: Sequence[str]
+) -> str:
+    """The card's text.
+
+    Args:
+        lengths: rows by power of two: key k counts completions of 2^(k-1) to 2^k - 1 tokens, key 0 those of none.
+        files: the published files, relative to the card.
+    """
+    sections = [
+        _front_matter(job_id, files),
+        f"# {job_id}\n\nReasoning traces, one row per sample.",
+        f"| | |\n|---|---:|\n{_counts(counts)}",
+        f"## Verdicts\n\n| verdict | rows | share |\n|---|---:|---:|\n{_verdicts(counts)}",
+        f"## Completion lengths, in tokens\n\n```\n{_histogram(lengths)}\n```",
+        f"## Settings\n\n```json\n{orjson.dumps(spec, option=orjson.OPT_INDENT_2).decode()}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(job_id: str, files: Sequence[str]) -> str:
+    matter: dict[str, Any] = {"pretty_name": job_id, "tags": ["reasoning", "synthetic"]}
+    if files:
+        matter["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}]
+    return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+
+def _counts(counts: PublishedCounts) -> str:
+    rows = {
+        "rows": counts.rows,
+        "files": counts.parts,
+        "prompt tokens": counts.prompt_tokens,
+        "completion tokens": counts.completion_tokens,
+        "prompt rows set aside": counts.rejected,
+    }
+    return "\n".join(f"| {name} | {number:,} |" for name, number in rows.items())
+
+
+def _verdicts(counts: PublishedCounts) -> str:
+    by_size = sorted(counts.by_verdict.items(), key=lambda item: -item[1])
+    return "\n".join(f"| {outcome} | {rows:,} | {rows / counts.rows:.1%} |" for outcome, rows in by_size)
+
+
+def _histogram(lengths: dict[int, int]) -> str:
+    if not lengths:
+        return "no completions"
+    most = max(lengths.values())
+    lines = []
+    for power in range(min(lengths), max(lengths) + 1):
+        rows = lengths.get(power, 0)
+        bar = "#" * -(-rows * BAR_CHARS // most)
+        lines.append(f"{1 << power >> 1:>9,} to {max((1 << power) - 1, 0):>9,}  {rows:>10,}  {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def _lengths(destination: Destination, manifests: Iterable[Manifest]) -> dict[int, int]:
+    lengths: Counter[int] = Counter()
+    for manifest in manifests:
+        for part in manifest.parts:
+            for batch in traces.part_batches(destination, part, ["completion_tokens"]):
+                tokens = np.asarray(batch.column(0).drop_null().to_numpy(zero_copy_only=False))
+                lengths.update(int(number).bit_length() for number in tokens)
+    return dict(lengths)

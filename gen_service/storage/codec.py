@@ -1,0 +1,108 @@
+"""One trace as bytes, for the journal: a JSON header and the raw token ids.
+
+Layout: header length (u32, little endian), header (JSON, UTF-8), token ids (int32, little endian) to the end.
+A record is complete in itself: it holds the prompt and the gold answer, so a recovered trace needs no prompt source.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gen_service.records import Completion, Prompt, Sample, Trace, Verdict
+from gen_service.storage.surrogates import scrub
+
+RECORD_VERSION = 1
+_HEADER_LENGTH = struct.Struct("<I")
+SEED_BITS = 63
+TOKEN_BITS = 31
+
+
+def encode(trace: Trace) -> bytes:
+    """The trace as one self-contained record.
+
+    Lone surrogates become U+FFFD, and integers too large for their columns the nearest that fits; all else comes
+    back exactly.
+    """
+    tree = _tree(trace)
+    try:
+        header = orjson.dumps(tree)
+    except TypeError:
+        header = orjson.dumps(scrub(tree))
+    ids = b"" if trace.completion is None else np.ascontiguousarray(trace.completion.token_ids, dtype="<i4").tobytes()
+    return b"".join((_HEADER_LENGTH.pack(len(header)), header, ids))
+
+
+def decode(record: bytes | memoryview) -> Trace:
+    """The trace that `encode` was given.
+
+    Raises:
+        ValueError: the bytes are no record, or of a later version.
+    """
+    (length,) = _HEADER_LENGTH.unpack_from(record)
+    start = _HEADER_LENGTH.size + length
+    tree = orjson.loads(record[_HEADER_LENGTH.size : start])
+    if tree["version"] > RECORD_VERSION:
+        raise ValueError(f"record version {tree['version']} is newer than {RECORD_VERSION}, the last one known here")
+    return _trace(tree, np.frombuffer(record[start:], dtype="<i4").astype(np.int32))
+
+
+def approximate_bytes(trace: Trace) -> int:
+    """About how long the record will be, without encoding it: 1 byte a character, 4 a token."""
+    size = 512 + sum(len(message["content"]) for message in trace.sample.prompt.messages)
+    if (completion := trace.completion) is not None:
+        size += len(completion.reasoning or "") + len(completion.content) + 4 * len(completion.token_ids)
+    return size
+
+
+def clamp(number: int, bits: int) -> int:
+    """The nearest integer of that many bits and a sign: a lying server's token count must not stop a job."""
+    largest = (1 << bits) - 1
+    return max(-largest, min(largest, number))
+
+
+def _tree(trace: Trace) -> dict[str, Any]:
+    sample, prompt, verdict = trace.sample, trace.sample.prompt, trace.verdict
+    return {
+        "version": RECORD_VERSION,
+        "sample_id": sample.sample_id,
+        "job_id": sample.job_id,
+        "index": sample.index,
+        "seed": None if sample.seed is None else clamp(sample.seed, SEED_BITS),
+        "prompt": [prompt.prompt_id, list(prompt.messages), prompt.answer, prompt.source, prompt.row],
+        "completion": None if trace.completion is None else _completion_tree(trace.completion),
+        "verdict": None if verdict is None else [verdict.outcome, verdict.reason, verdict.extracted],
+        "error": trace.error,
+        "retries": list(trace.retries),
+    }
+
+
+def _completion_tree(completion: Completion) -> dict[str, Any]:
+    return {
+        "reasoning": completion.reasoning,
+        "content": completion.content,
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": clamp(completion.prompt_tokens, TOKEN_BITS),
+        "completion_tokens": clamp(completion.completion_tokens, TOKEN_BITS),
+        "model": completion.model,
+        "endpoint": completion.endpoint,
+        "continued": completion.continued,
+        "retries": list(completion.retries),
+        "started_at": completion.started_at,
+        "first_token_s": completion.first_token_s,
+        "total_s": completion.total_s,
+    }
+
+
+def _trace(tree: dict[str, Any], token_ids: np.ndarray[Any, np.dtype[np.int32]]) -> Trace:
+    prompt_id, messages, answer, source, row = tree["prompt"]
+    prompt = Prompt(prompt_id=prompt_id, messages=tuple(messages), answer=answer, source=source, row=row)
+    sample = Sample(tree["sample_id"], tree["job_id"], prompt, tree["index"], tree["seed"])
+    completion = None
+    if (fields := tree["completion"]) is not None:
+        completion = Completion(**{**fields, "retries": tuple(fields["retries"])}, token_ids=token_ids)
+    verdict = None if tree["verdict"] is None else Verdict(*tree["verdict"])
+    return Trace(sample, completion, verdict, tree["error"], tuple(tree["retries"]))

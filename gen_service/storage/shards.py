@@ -1,0 +1,256 @@
+"""The shard writer: rows in, published Parquet parts out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gen_service.errors import StorageError
+from gen_service.records import Trace
+from gen_service.settings import OutputSettings
+from gen_service.storage import codec
+from gen_service.storage.destination import Destination
+from gen_service.storage.disk_space import SpaceWaiter, sync_file, write_at
+from gen_service.storage.frames import JournalPosition
+from gen_service.storage.manifest import Part
+from gen_service.storage.schema import SCHEMA, to_table
+
+GROUP_ROWS = 256
+GROUP_BYTES = 32 * 1024 * 1024
+COMPRESSION_LEVEL = 3
+# One group being written, one ready behind it; a third would only hold memory.
+QUEUED_GROUPS = 2
+
+Row = tuple[JournalPosition, Trace]
+Commit = Callable[[Part, list[JournalPosition]], None]
+
+
+class ShardWriter:
+    """Gathers rows into row groups and parts; all writing happens in one worker thread.
+
+    The whole rule: a row group closes at GROUP_ROWS rows or GROUP_BYTES of text and token ids; a part is published
+    at `shard_rows` rows, `shard_s` seconds after its first row, or at `close`. `add` waits while more than
+    QUEUED_GROUPS groups are unwritten, so a slow or full disk slows the caller and memory stays bounded. Every row
+    added is in exactly one part, and every part is committed once, in the order of its first row. A full disk holds
+    the writing thread in the middle of the file until there is room, so nothing is abandoned or written twice.
+
+    Args:
+        destination: where the parts go.
+        epoch: of this run; in the parts' names.
+        sampling: as JSON, for the rows.
+        commit: called in the worker thread with each part, when its file is durable, and the rows it holds.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        settings: OutputSettings,
+        epoch: int,
+        sampling: str,
+        space: SpaceWaiter,
+        commit: Commit,
+    ) -> None:
+        self._destination = destination
+        self._settings = settings
+        self._epoch = epoch
+        self._sampling = sampling
+        self._space = space
+        self._commit = commit
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        self._queued: set[asyncio.Future[None]] = set()
+        self._failure: BaseException | None = None
+        self._group: list[Row] = []
+        self._group_bytes = 0
+        self._part_rows = 0
+        self._sequence = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._open_part: OpenPart | None = None
+
+    async def add(self, position: JournalPosition, trace: Trace) -> None:
+        """Take one row, which has a verdict. It is in a part later, when that part is committed.
+
+        Raises:
+            StorageError: writing failed, now or for an earlier row.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._group.append((position, trace))
+        self._group_bytes += codec.approximate_bytes(trace)
+        self._part_rows += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._settings.shard_s, self.cut)
+        if self._part_rows >= self._settings.shard_rows:
+            self.cut()
+        elif len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            self._submit_group()
+        while len(self._queued) > QUEUED_GROUPS:
+            await asyncio.wait(self._queued, return_when=asyncio.FIRST_COMPLETED)
+        if self._failure is not None:
+            raise self._failure
+
+    def cut(self) -> None:
+        """Publish what was added so far as a part, in the background."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._group:
+            self._submit_group()
+        if self._part_rows:
+            self._submit(self._publish_part)
+        self._part_rows = 0
+
+    async def flush(self) -> None:
+        """Publish all rows added so far; when this returns, readers see them."""
+        self.cut()
+        while self._queued:
+            await asyncio.wait(self._queued)
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Publish all rows, then stop the worker thread, also when publishing fails."""
+        try:
+            await self.flush()
+        finally:
+            self._thread.submit(self._abandon)
+            await asyncio.to_thread(self._thread.shutdown)
+
+    def _submit_group(self) -> None:
+        group, self._group, self._group_bytes = self._group, [], 0
+        self._submit(self._write_group, group)
+
+    def _submit(self, work: Callable[..., None], *arguments: object) -> None:
+        future = asyncio.get_running_loop().run_in_executor(self._thread, self._unless_failed, work, *arguments)
+        self._queued.add(future)
+        future.add_done_callback(self._finish)
+
+    def _finish(self, future: asyncio.Future[None]) -> None:
+        self._queued.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._failure = self._failure or error
+
+    # Below: in the worker thread.
+
+    def _unless_failed(self, work: Callable[..., None], *arguments: object) -> None:
+        if self._failure is not None:
+            return
+        try:
+            work(*arguments)
+        except BaseException as error:
+            # Set here and not only in the loop: the next piece of work may start before the loop hears of it.
+            self._failure = error
+            raise
+
+    def _write_group(self, group: list[Row]) -> None:
+        if self._open_part is None:
+            self._sequence += 1
+            name = f"data/part-{self._epoch:04}-{self._sequence:06}.parquet"
+            self._open_part = OpenPart(name, self._destination.staging(name), self._space)
+        self._open_part.write(group, self._sampling)
+
+    def _publish_part(self) -> None:
+        part, self._open_part = self._open_part, None
+        if part is None:
+            return
+        described = part.close()
+        self._space.write(part.name, lambda: self._destination.adopt(part.path, part.name))
+        self._commit(described, part.positions)
+
+    def _abandon(self) -> None:
+        if self._open_part is not None:
+            self._open_part.abandon()
+            self._open_part = None
+
+
+class OpenPart:
+    """A part being written to its staging file; holds positions and sums, but no rows."""
+
+    def __init__(self, name: str, path: Path, space: SpaceWaiter) -> None:
+        self.name = name
+        self.path = path
+        self.positions: list[JournalPosition] = []
+        self._verdicts: Counter[str] = Counter()
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._sink = _Sink(path, space)
+        self._writer = pq.ParquetWriter(
+            self._sink, SCHEMA, compression="zstd", compression_level=COMPRESSION_LEVEL, store_schema=True
+        )
+
+    def write(self, group: list[Row], sampling: str) -> None:
+        """Append one row group."""
+        table = to_table([trace for _, trace in group], sampling)
+        self._writer.write_table(table, row_group_size=len(group))
+        self.positions.extend(position for position, _ in group)
+        self._verdicts.update(table.column("verdict").to_pylist())
+        self._prompt_tokens += _sum(table, "prompt_tokens")
+        self._completion_tokens += _sum(table, "completion_tokens")
+
+    def close(self) -> Part:
+        """Finish the file and make its bytes durable."""
+        self._writer.close()
+        self._sink.sync()
+        self._sink.close()
+        return Part(
+            file=self.name,
+            rows=len(self.positions),
+            bytes=self._sink.tell(),
+            sha256=self._sink.sha256.hexdigest(),
+            verdicts=dict(self._verdicts),
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        with contextlib.suppress(StorageError, OSError):
+            self._writer.close()
+        self._sink.close()
+        self.path.unlink(missing_ok=True)
+
+
+class _Sink(io.RawIOBase):
+    """A file that Parquet is written to: waits for room on a full disk, and hashes what it takes."""
+
+    def __init__(self, path: Path, space: SpaceWaiter) -> None:
+        self.sha256 = hashlib.sha256()
+        self._path = path
+        self._space = space
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = space.write(str(path), lambda: os.open(path, flags, 0o644))
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self._space.write(str(self._path), lambda: write_at(self._descriptor, data, self._size))
+        self.sha256.update(data)
+        self._size += len(data)
+        return len(data)
+
+    def sync(self) -> None:
+        sync_file(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def _sum(table: pa.Table, column: str) -> int:
+    return sum(tokens for tokens in table.column(column).to_pylist() if tokens is not None)

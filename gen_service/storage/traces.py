@@ -1,0 +1,95 @@
+"""Reading published traces. Files are taken from the manifests, never from a listing: what no manifest names is not
+published, and a file named by one is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gen_service.errors import SpecError, StorageError
+from gen_service.storage import manifest
+from gen_service.storage.destination import Destination, open_destination
+from gen_service.storage.manifest import Part, PublishedCounts
+from gen_service.storage.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+
+BATCH_ROWS = 256
+
+
+def read_traces(path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The published rows of a job in the order they were published, one dict each; about one row group in memory.
+
+    Args:
+        path: the job folder, local or any fsspec URL.
+        columns: names of the columns wanted; all of them by default.
+
+    Raises:
+        SpecError: there is no job at `path`, or no such column.
+        StorageError: a file is missing or of a later version.
+    """
+    for batch in read_batches(path, columns):
+        yield from batch.to_pylist()
+
+
+def read_batches(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """As `read_traces`, but Arrow record batches of at most 256 rows."""
+    _check_columns(columns)
+    destination, manifests = _open(path)
+    for published in manifests:
+        for part in published.parts:
+            yield from part_batches(destination, part, columns)
+
+
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """As `read_traces`, but one Arrow table, all of it in memory."""
+    names = SCHEMA.names if columns is None else list(columns)
+    batches = list(read_batches(path, columns))
+    return pa.Table.from_batches(batches, schema=pa.schema([SCHEMA.field(name) for name in names]))
+
+
+def part_files(path: str) -> list[str]:
+    """The absolute paths or URLs of the published files, for `datasets.load_dataset("parquet", data_files=...)`.
+
+    Raises:
+        SpecError: there is no job at `path`.
+    """
+    destination, manifests = _open(path)
+    return [destination.locate(part.file) for published in manifests for part in published.parts]
+
+
+def published_counts(path: str) -> PublishedCounts:
+    """How much a job has published so far, from its manifests alone."""
+    return manifest.count(_open(path)[1])
+
+
+def part_batches(
+    destination: Destination, part: Part, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one part, in order, as record batches of at most 256 rows."""
+    try:
+        file = destination.open(part.file)
+    except FileNotFoundError as error:
+        raise StorageError(f"{destination.locate(part.file)} is named by a manifest, but is not there") from error
+    with file, pq.ParquetFile(file) as parquet:
+        version = int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, b"0"))
+        if version > SCHEMA_VERSION:
+            raise StorageError(
+                f"{destination.locate(part.file)} has rows of version {version}, newer than {SCHEMA_VERSION}"
+            )
+        yield from parquet.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns))
+
+
+def _open(path: str) -> tuple[Destination, list[manifest.Manifest]]:
+    destination = open_destination(path)
+    manifests = manifest.load(destination)
+    if not manifests:
+        raise SpecError("path", path, "a job folder: one that holds manifest/000001.json")
+    return destination, manifests
+
+
+def _check_columns(columns: Sequence[str] | None) -> None:
+    for name in columns or ():
+        if name not in SCHEMA.names:
+            raise SpecError("columns", name, "one of " + ", ".join(SCHEMA.names))
