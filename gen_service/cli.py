@@ -31,9 +31,9 @@ app = typer.Typer(
 @app.command()
 def generate(
     spec: Annotated[Path | None, typer.Argument(help="Job spec, YAML or JSON; flags go over it.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="JSONL, Parquet or CSV file, datasets folder, hub:owner/name.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="JSONL, Parquet, CSV, datasets folder, hub:owner/name.")] = None,
     server: Annotated[list[str] | None, typer.Option(help="Base URL of a vLLM server; repeat for more.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model name on the servers [default: the first they serve].")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name on the servers [default: the first served].")] = None,
     output: Annotated[str | None, typer.Option(help="Folder or fsspec URL for traces.")] = None,
     name: Annotated[str | None, typer.Option(help="Job id [default: a hash of the spec].")] = None,
     samples: Annotated[int | None, typer.Option(help="Completions per prompt.")] = None,
@@ -78,7 +78,7 @@ def demo(
     problems: Annotated[int, typer.Option(help="How many problems.")] = 300,
     samples: Annotated[int, typer.Option(help="Completions per problem.")] = 4,
     servers: Annotated[int, typer.Option(help="Real vLLM servers to start, each on cores of its own.")] = 2,
-    prompts: Annotated[str | None, typer.Option(help="Sample these prompts instead of the demo's own problems.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Sample these prompts, not the demo's own.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many of them.")] = None,
 ) -> None:
     """The main job on real vLLM servers on this machine's CPU, with the tiny model that ships with the package."""

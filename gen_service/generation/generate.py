@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -88,7 +89,6 @@ class Generation(Generic[Position]):
     """One job's main loop. Every sample that is taken in ends in exactly one published row, over any number of runs.
 
     Args:
-        fleet: makes completions.
         verifier: gives verdicts.
         folder: keeps traces.
         progress: counters to raise.
@@ -99,7 +99,6 @@ class Generation(Generic[Position]):
         plan: SamplePlan,
         truncation: TruncationSettings,
         pool: PoolSettings,
-        fleet: Completes,
         verifier: Verifies,
         folder: Keeps[Position],
         progress: Progress,
@@ -107,41 +106,48 @@ class Generation(Generic[Position]):
         self._plan = plan
         self._truncation = truncation
         self._pool = pool
-        self._fleet = fleet
         self._verifier = verifier
         self._folder = folder
         self._progress = progress
         # Places beyond what may be in flight, for samples between the last token and the shard.
         self._places = pool.in_flight + max(64, pool.in_flight // 2)
 
-    async def run(self, prompts: Iterator[Prompt | BadPromptRow], stop: Stop) -> None:
-        """Publish what an earlier run left in the journal, then sample every prompt that is not done.
-
-        Returns when all is published, or after a stop. Whatever a server, a prompt or an answer did wrong is in a
-        row; only a bug or a broken store raises.
-        """
+    async def recover(self, stop: Stop) -> None:
+        """Verify and publish what an earlier run journaled: no server is asked."""
         recovering: Pool[tuple[Position, Trace], tuple[Position, Trace]] = Pool(
             _as_it_is, self._deliver_recovered, self._places, self._pool.grace_s, stop
         )
         await recovering.run(in_chunks(self._folder.recovered(), PROMPTS_READ_AHEAD))
-        sampling = Pool(self._sample, self._deliver, self._places, self._pool.grace_s, stop)
+
+    async def has_work(self, prompts: Iterator[Prompt | BadPromptRow]) -> bool:
+        """Whether any sample is neither journaled nor published. Dead-letters the bad rows it passes."""
+        async with aclosing(self._samples(prompts)) as samples:
+            return await anext(samples, None) is not None
+
+    async def sample(self, prompts: Iterator[Prompt | BadPromptRow], fleet: Completes, stop: Stop) -> None:
+        """Sample every prompt that is not done; return when all is handed to the shards, or after a stop.
+
+        Whatever a server, a prompt or an answer did wrong is in a row; only a bug or a broken store raises.
+        """
+        sampling = Pool(
+            lambda sample: self._sample(sample, fleet), self._deliver, self._places, self._pool.grace_s, stop
+        )
         await sampling.run(self._samples(prompts))
         self._progress.interrupted = sampling.interrupted
 
-    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow]) -> AsyncIterator[Sample]:
+    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow]) -> AsyncGenerator[Sample, None]:
         async for prompt in in_chunks(prompts, PROMPTS_READ_AHEAD):
             if isinstance(prompt, BadPromptRow):
                 self._folder.reject(prompt)
-                self._progress.rejected += 1
                 continue
             for sample in self._plan.samples_of(prompt):
                 if not self._folder.is_done(sample.sample_id):
                     yield sample
 
-    async def _sample(self, sample: Sample) -> Trace:
+    async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
         try:
-            completion = await self._fleet.complete(sample, more)
+            completion = await fleet.complete(sample, more)
         except EndpointError as error:
             return Trace(sample, None, error=str(error), retries=error.retries)
         return Trace(sample, completion)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-async def in_chunks(source: Iterator[Item], chunk: int) -> AsyncIterator[Item]:
+async def in_chunks(source: Iterator[Item], chunk: int) -> AsyncGenerator[Item, None]:
     """Yield the items of `source`, reading at most `chunk` ahead, without blocking the event loop.
 
     Args:

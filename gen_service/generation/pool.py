@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -75,7 +75,7 @@ class Pool(Generic[Item, Result]):
         self._stop = stop
         self._making: set[asyncio.Task[None]] = set()
 
-    async def run(self, items: AsyncIterator[Item]) -> None:
+    async def run(self, items: AsyncGenerator[Item, None]) -> None:
         """Return when the source is exhausted, or a stop was asked for, and every open item has ended.
 
         Raises:
@@ -92,8 +92,8 @@ class Pool(Generic[Item, Result]):
             if watching is not None:
                 watching.cancel()
 
-    async def _feed(self, group: asyncio.TaskGroup, items: AsyncIterator[Item]) -> None:
-        async with aclosing(items) as source:  # type: ignore[type-var]
+    async def _feed(self, group: asyncio.TaskGroup, items: AsyncGenerator[Item, None]) -> None:
+        async with aclosing(items) as source:
             while not self._stop.asked:
                 await self._places.acquire()
                 try:

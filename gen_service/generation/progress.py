@@ -20,7 +20,6 @@ class Progress:
         outcomes: published rows of this run by verdict.
         completion_tokens: tokens of the rows published by this run.
         retries: failed attempts by cause, this run.
-        rejected: prompt rows that could not become a prompt.
         interrupted: samples given up because the job was stopped; the next run makes them.
     """
 
@@ -31,7 +30,6 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
     retries: Counter[str] = field(default_factory=Counter)
-    rejected: int = 0
     interrupted: int = 0
 
     @property

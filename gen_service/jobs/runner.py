@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
+from gen_service.errors import BadPromptRow
 from gen_service.generation.generate import Generation, SamplePlan
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.jobs.job import JobSpec
+from gen_service.records import Prompt
 from gen_service.storage import prompts as prompt_source
-from gen_service.storage.job_folder import PublishedCounts, open_job_folder
+from gen_service.storage.frames import JournalPosition
+from gen_service.storage.job_folder import JobFolder, open_job_folder
+from gen_service.storage.manifest import PublishedCounts
 from gen_service.storage.seen import Seen
 from gen_service.verification.verify import Verifier
 
@@ -78,27 +83,61 @@ async def generate(
     """
     stop = stop or Stop()
     running = RunningJob(spec, Progress())
-    sampling = json.dumps(spec.sampling.model_dump(mode="json"), sort_keys=True)
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(
-            open_job_folder(
-                spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice
-            )
-        )
-        running.progress.already = folder.published.rows
+        parts = await _open(spec, stack, running.progress, on_notice)
         running.progress.expected = await _expected(spec)
         on_start(running)
-        client = await stack.enter_async_context(Client(spec.endpoints, spec.sampling))
-        verifier = await stack.enter_async_context(Verifier(spec.verification))
-        fleet = Fleet(spec.endpoints, spec.pool, spec.sampling, client, on_notice)
-        running.fleet = await stack.enter_async_context(fleet)
-        seen_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gen-service-"))
-        seen = stack.enter_context(Seen(Path(seen_folder) / "prompts"))
-        plan = SamplePlan(spec.job_id, spec.samples, spec.parameters, spec.sampling.seed)
-        loop = Generation(plan, spec.truncation, spec.pool, fleet, verifier, folder, running.progress)
-        await loop.run(prompt_source.read(spec.prompts, seen), stop)
-        published = await folder.close()
-    return JobReport(spec.job_id, folder.location, published, running.progress, complete=not stop.asked)
+        await parts.loop.recover(stop)
+        if await parts.loop.has_work(parts.prompts()):
+            client = await stack.enter_async_context(Client(spec.endpoints, spec.sampling))
+            fleet = Fleet(spec.endpoints, spec.pool, spec.sampling, client, on_notice)
+            running.fleet = await stack.enter_async_context(fleet)
+            await parts.loop.sample(parts.prompts(), fleet, stop)
+        published = await parts.folder.close()
+    return JobReport(spec.job_id, location(spec), published, running.progress, complete=not stop.asked)
+
+
+async def has_work(spec: JobSpec) -> bool:
+    """Whether the job has samples left to generate, found without asking a server.
+
+    Raises:
+        as `generate`.
+    """
+    async with AsyncExitStack() as stack:
+        parts = await _open(spec, stack, Progress(), _nothing)
+        return await parts.loop.has_work(parts.prompts())
+
+
+def location(spec: JobSpec) -> str:
+    """The folder or URL of the job's published output."""
+    return f"{spec.output.path.rstrip('/')}/{spec.job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    folder: JobFolder
+    loop: Generation[JournalPosition]
+    prompts: Callable[[], Iterator[Prompt | BadPromptRow]]
+
+
+async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_notice: Notice) -> _Parts:
+    """Open the job's folder and what needs no server. The prompts are read anew by each call of `prompts`."""
+    sampling = json.dumps(spec.sampling.model_dump(mode="json"), sort_keys=True)
+    folder = await stack.enter_async_context(
+        open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
+    )
+    progress.already = folder.published.rows
+    verifier = await stack.enter_async_context(Verifier(spec.verification))
+    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gen-service-")))
+    readings = itertools.count()
+
+    def prompts() -> Iterator[Prompt | BadPromptRow]:
+        seen = stack.enter_context(Seen(temporary / f"prompts-{next(readings)}"))
+        return prompt_source.read(spec.prompts, seen)
+
+    plan = SamplePlan(spec.job_id, spec.samples, spec.parameters, spec.sampling.seed)
+    loop = Generation(plan, spec.truncation, spec.pool, verifier, folder, progress)
+    return _Parts(folder, loop, prompts)
 
 
 async def _expected(spec: JobSpec) -> int | None:
