@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
@@ -129,9 +129,11 @@ class Generation(Generic[Position]):
 
         Whatever a server, a prompt or an answer did wrong is in a row; only a bug or a broken store raises.
         """
-        sampling = Pool(
-            lambda sample: self._sample(sample, fleet), self._deliver, self._places, self._pool.grace_s, stop
-        )
+
+        async def make(sample: Sample) -> Trace:
+            return await self._sample(sample, fleet)
+
+        sampling = Pool(make, self._deliver, self._places, self._pool.grace_s, stop)
         await sampling.run(self._samples(prompts))
         self._progress.interrupted = sampling.interrupted
 
