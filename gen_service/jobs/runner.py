@@ -19,6 +19,7 @@ from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.jobs.job import JobSpec
 from gen_service.records import Prompt
+from gen_service.storage import prompt_count
 from gen_service.storage import prompts as prompt_source
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.job_folder import JobFolder, open_job_folder
@@ -85,8 +86,9 @@ async def generate(
     running = RunningJob(spec, Progress())
     async with AsyncExitStack() as stack:
         parts = await _open(spec, stack, running.progress, on_notice)
-        running.progress.expected = await _expected(spec)
         on_start(running)
+        counting = asyncio.create_task(_count(spec, running.progress))
+        stack.callback(counting.cancel)
         await parts.loop.recover(stop)
         if await parts.loop.has_work(parts.prompts()):
             client = await stack.enter_async_context(Client(spec.endpoints, spec.sampling))
@@ -140,7 +142,7 @@ async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_not
     return _Parts(folder, loop, prompts)
 
 
-async def _expected(spec: JobSpec) -> int | None:
-    """Samples in all, when the source can be counted cheaply."""
-    prompts = await asyncio.to_thread(prompt_source.count, spec.prompts)
-    return None if prompts is None else prompts * spec.samples
+async def _count(spec: JobSpec, progress: Progress) -> None:
+    """Tell the progress how many samples there will be, when the source can be counted cheaply."""
+    prompts = await asyncio.to_thread(prompt_count.count, spec.prompts)
+    progress.expected = None if prompts is None else prompts * spec.samples
