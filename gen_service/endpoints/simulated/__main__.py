@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from gen_service.endpoints.simulated.faults import Faults
@@ -23,18 +24,20 @@ def distribution(text: str) -> Distribution:
     return LogNormal(*values)
 
 
-def main() -> None:
-    options = _parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; `argv` is what follows the program's name, by default that of this process."""
+    options = _parser().parse_args(argv)
     timing: Timing = TokenRate(options.first_token, options.rate)
     if options.latency is not None:
         timing = TotalLatency(options.latency)
     settings = SimulationSettings(
         model=options.model,
         script=Script(options.seed, options.length, options.unit, timing, options.p_right, not options.no_reasoning),
-        faults=Faults(**dict(options.fault)),
+        faults=Faults(**dict(options.fault), refused_marker=options.refuse),
         max_model_len=options.max_model_len,
         stream_interval=options.stream_interval,
         tick_s=options.tick,
+        server_index=options.first_index,
         max_num_seqs=options.max_num_seqs,
         log_path=options.log,
         keep_log=False,
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="of the first server; 0 picks free ones")
     parser.add_argument("--servers", type=int, default=1)
+    parser.add_argument("--first-index", type=int, default=0, help="tells servers apart: each fails in its own places")
     parser.add_argument("--model", default="simulated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=distribution, default=Fixed(60), help="of an answer: N, or MEDIAN:P99[:CAP]")
@@ -62,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--p-right", type=float, default=1.0)
     parser.add_argument("--no-reasoning", action="store_true")
     parser.add_argument("--fault", type=_fault, action="append", default=[], help="NAME=RATE, such as http_500=0.03")
+    parser.add_argument("--refuse", metavar="TEXT", help="a prompt that holds this gets HTTP 400 every time")
     parser.add_argument("--max-model-len", type=int, default=32768)
     parser.add_argument("--stream-interval", type=int, default=1)
     parser.add_argument("--tick", type=float, default=0.05, help="seconds within which due chunks share a write")
