@@ -78,13 +78,15 @@ def demo(
     problems: Annotated[int, typer.Option(help="How many problems.")] = 300,
     samples: Annotated[int, typer.Option(help="Completions per problem.")] = 4,
     servers: Annotated[int, typer.Option(help="Real vLLM servers to start, each on cores of its own.")] = 2,
-    prompts: Annotated[str | None, typer.Option(help="Sample these prompts, not the demo's own.")] = None,
+    prompts: Annotated[list[str] | None, typer.Option(help="Sample these JSONL files, not the demo's own.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many of them.")] = None,
 ) -> None:
     """The main job on real vLLM servers on this machine's CPU, with the tiny model that ships with the package."""
     from gen_service.terminal.demo import DemoSettings, run_demo
 
-    raise typer.Exit(run_demo(_console(), DemoSettings(output, problems, samples, servers, prompts, limit)))
+    raise typer.Exit(
+        run_demo(_console(), DemoSettings(output, problems, samples, servers, tuple(prompts or ()), limit))
+    )
 
 
 @app.command()
