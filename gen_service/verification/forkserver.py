@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     """Serves until the control socket closes; `arguments` are as in the module's first line."""
     control = socket.socket(fileno=int(arguments[0]))
     cpu_s, memory_bytes, parent = float(arguments[1]), int(arguments[2]), int(arguments[3])
-    worker.ignore_interrupts()
+    worker.ignore_stop_signals()
     worker.die_with_parent()
     if os.getppid() != parent:
         return
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 def _preload() -> None:
     from gen_service.verification import symbolic
 
-    symbolic.compared(r"\frac{x}{2}", "0.5x")  # fills the parser's tables and sympy's lazy imports
+    symbolic.warm()
     gc.collect()
     gc.freeze()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gen_service.records import Outcome
 from gen_service.verification.guard import refusal
-from gen_service.verification.rational import integer, normalised, rational
+from gen_service.verification.rational import in_base, integer, normalised, rational
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' .\-]*")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
@@ -47,7 +47,8 @@ def fast(gold: str, answer: str) -> Grade | None:
         return Grade("correct", "same text")
     expected, found = rational(gold), rational(answer)
     if expected is None or found is None:
-        return None
+        first, second = in_base(gold), in_base(answer)
+        return _numbers(first == second) if first is not None and second is not None else None
     difference = abs(expected.value - found.value)
     if difference == 0:
         return _numbers(True)
@@ -65,11 +66,18 @@ def grade(gold: str, answer: str) -> Grade:
     decided = fast(gold, answer)
     if decided is not None:
         return decided
+    return ungraded(gold, answer) or _as_words(gold, answer) or _as_mathematics(gold, answer)
+
+
+def ungraded(gold: str, answer: str) -> Grade | None:
+    """The grade when the guard refuses one of two texts that are not the very same; None when it refuses neither."""
+    if gold == answer:
+        return None
     if refused := refusal(gold):
         return Grade("ungradable", f"the gold was refused: {refused}")
     if refused := refusal(answer):
         return Grade("unparsable", f"refused: {refused}")
-    return _as_words(gold, answer) or _as_mathematics(gold, answer)
+    return None
 
 
 def _numbers(equal: bool) -> Grade:
@@ -83,19 +91,20 @@ def words(text: str) -> str | None:
     plain = plain.strip(" .")
     if not _WORDS.fullmatch(plain) or _MATH_WORDS.fullmatch(plain):
         return None
-    if not as_text and max(map(len, plain.split())) < 3:
+    folded = plain.casefold()
+    if not as_text and folded != "no" and max(map(len, plain.split())) < 3:
         return None
-    return plain.casefold()
+    return folded
 
 
 def _as_words(gold: str, answer: str) -> Grade | None:
     """Words are compared as words, else `no` would equal `on` as a product of letters."""
-    expected, found = words(gold), words(answer)
-    if expected is None or (found is None and len(expected) < 2):
+    expected, found = words(gold), normalised(_TEXT.sub(r"\1", answer)).strip(" .")
+    if expected is None:
         return None
-    if expected == found or expected == normalised(_TEXT.sub(r"\1", answer)).casefold():
+    if expected == found.casefold():
         return Grade("correct", "same words")
-    return Grade("incorrect", "different words") if found is not None else None
+    return Grade("incorrect", "different words") if _WORDS.fullmatch(found) else None
 
 
 def _as_mathematics(gold: str, answer: str) -> Grade:
@@ -107,6 +116,6 @@ def _as_mathematics(gold: str, answer: str) -> Grade:
         case "different":
             return Grade("incorrect", "not equal by sympy")
         case "bad gold":
-            return Grade("ungradable", "the gold cannot be parsed or does not equal itself")
+            return Grade("ungradable", "the gold cannot be parsed, or does not equal itself")
         case "bad answer":
-            return Grade("unparsable", "the answer cannot be parsed")
+            return Grade("unparsable", "the answer cannot be parsed or compared")

@@ -10,21 +10,22 @@ import re
 
 LONGEST = 2_000
 LONGEST_NUMBER = 400
-DEEPEST = 40
+DEEPEST = 24
 LARGEST_EXPONENT = 20_000
 LARGEST_FACTORIAL = 3_000
 LARGEST_BINOMIAL = 100_000
 MOST_NUMBERS = 400
 MOST_CELLS = 120
 
-_LONG_NUMBER = re.compile(rf"[0-9]{{{LONGEST_NUMBER + 1}}}")
 _NUMBERS = re.compile(r"[0-9]+")
-_TOWER = re.compile(r"\^\s*\{?[^{}^]{0,40}\^\s*\{?[^{}^]{0,40}\^")
-_EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{|\()?\s*-?\s*([0-9][0-9,]*)(?:\s*(?:\^|\*\*)\s*\{?\s*([0-9]+))?")
-_FACTORIAL = re.compile(r"([0-9]+)[\s)}\]]*!")
-_POWER_FACTORIAL = re.compile(r"(?:\^|\*\*)\s*\{?\s*[0-9]+\s*[)}\]]+\s*!")
-_DOUBLE_FACTORIAL = re.compile(r"!\s*[)}\]]+\s*!")
-_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)?)\}")
+_SPACES = re.compile(r"\s+|\\[,;:! ]")
+_IDLE_SPACE = re.compile(r"(?<![0-9]) | (?![0-9])")
+# The patterns below see text without spaces and have no two adjacent repeats, so each is linear.
+_TOWER = re.compile(r"\^\{?[^{}^]{0,40}\^\{?[^{}^]{0,40}\^")
+_EXPONENT = re.compile(r"(?:\^|\*\*)[{(]?-?([0-9]+)(?:(?:\^|\*\*)\{?([0-9]+))?")
+_FACTORIAL = re.compile(r"(?<![0-9])([0-9]+)[)}\]]{0,40}!")
+_POWER_FACTORIAL = re.compile(r"(?:\^|\*\*)\{?[0-9]{1,40}[)}\]]{1,40}!|![)}\]]{1,40}!")
+_BINOMIAL = re.compile(r"\\[dt]?binom\{([^{}]*(?:\{[^{}]*\}[^{}]*)?)\}")
 
 
 def refusal(text: str) -> str | None:
@@ -33,34 +34,39 @@ def refusal(text: str) -> str | None:
         return f"{len(text)} characters (limit {LONGEST})"
     if "\0" in text:
         return "a NUL character"
-    if _LONG_NUMBER.search(text):
-        return f"a number of more than {LONGEST_NUMBER} digits"
     if (depth := _depth(text)) > DEEPEST:
         return f"nested {depth} deep (limit {DEEPEST})"
-    if len(_NUMBERS.findall(text)) > MOST_NUMBERS:
+    numbers = _NUMBERS.findall(text)
+    if len(numbers) > MOST_NUMBERS:
         return f"more than {MOST_NUMBERS} numbers"
+    if numbers and max(map(len, numbers)) > LONGEST_NUMBER:
+        return f"a number of more than {LONGEST_NUMBER} digits"
     if text.count("&") > MOST_CELLS:
         return f"a matrix of more than {MOST_CELLS} cells"
-    return _explosive(text)
+    return _explosive(_IDLE_SPACE.sub("", _SPACES.sub(" ", text)))
 
 
 def _explosive(text: str) -> str | None:
     if _TOWER.search(text):
         return "a tower of exponents"
-    for base, power in _EXPONENT.findall(text):
-        if int(base.replace(",", "")) > LARGEST_EXPONENT:
+    for exponent, power in _EXPONENT.findall(text):
+        if _above(exponent, LARGEST_EXPONENT):
             return f"an exponent or upper bound of more than {LARGEST_EXPONENT}"
-        if power and int(base.replace(",", "")) > 1 and int(power) > 4:
+        if power and int(exponent) > 1 and _above(power, 4):
             return "a tower of exponents"
-    for number in _FACTORIAL.findall(text):
-        if int(number) > LARGEST_FACTORIAL:
-            return f"a factorial of more than {LARGEST_FACTORIAL}"
-    if _POWER_FACTORIAL.search(text) or _DOUBLE_FACTORIAL.search(text) or "!!!" in text:
+    if any(_above(number, LARGEST_FACTORIAL) for number in _FACTORIAL.findall(text)):
+        return f"a factorial of more than {LARGEST_FACTORIAL}"
+    if _POWER_FACTORIAL.search(text) or "!!!" in text:
         return "a factorial of a power or of a factorial"
     for top in _BINOMIAL.findall(text):
-        if "^" in top or any(int(number) > LARGEST_BINOMIAL for number in _NUMBERS.findall(top)):
+        if "^" in top or any(_above(number, LARGEST_BINOMIAL) for number in _NUMBERS.findall(top)):
             return f"a binomial of more than {LARGEST_BINOMIAL}"
     return None
+
+
+def _above(digits: str, limit: int) -> bool:
+    digits = digits.lstrip("0")
+    return len(digits) > 12 or int(digits or "0") > limit
 
 
 def _depth(text: str) -> int:

@@ -12,11 +12,13 @@ _PLAIN = re.compile(rf"([+-]?)({_NUMBER})(?:/({_NUMBER}))?")
 _FRAC = re.compile(rf"([+-]?)\\frac(?:\{{([+-]?{_NUMBER})\}}|([0-9]))(?:\{{([+-]?{_NUMBER})\}}|([0-9]))")
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 # Separators that cannot be read as a list: {,} and thin spaces between groups of three digits.
-_CERTAIN_SEPARATOR = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\!|,\\,|\\[,;:])(?=[0-9]{3}(?![0-9]))")
-_EMPTY_COMMANDS = re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\!|\\?\$|\\[()]")
-_SPACES = re.compile(r"\\[,;: ]|\\quad(?![a-zA-Z])|\\qquad(?![a-zA-Z])|[\s~]+")
+_CERTAIN_SEPARATOR = re.compile(r"(?<=[0-9])(?<!\b0)(?<!\\)(?:\{,\}|,?\\!|,\\,|\\[,;:])(?=[0-9]{3}(?![0-9]))")
+# After a line break (two backslashes) nothing is a command.
+_EMPTY_COMMANDS = re.compile(r"(?<!\\)\\(?:(?:left|right|displaystyle|limits)(?![a-zA-Z])|[!()$])|\$")
+_SPACES = re.compile(r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|[\s~]+")
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_BASE = re.compile(r"([0-9a-zA-Z]{1,60})_\{?\(?([0-9]{1,2})\)?\}?")
 _LONGEST = 400
 
 
@@ -69,6 +71,17 @@ def rational(text: str) -> Rational | None:
         read = rational(text.replace(",", ""))
         return Rational(read.value, read.slack, False) if read else None
     return None
+
+
+def in_base(text: str) -> int | None:
+    """The value of digits with a base as subscript (`52_8`, `1F_{16}`), or None when a `normalised` text is no such."""
+    match = _BASE.fullmatch(text)
+    if match is None or not 2 <= int(match[2]) <= 36:
+        return None
+    try:
+        return int(match[1], int(match[2]))
+    except ValueError:  # a digit that this base does not have
+        return None
 
 
 def _quotient(sign: str, top: str, bottom: str) -> Rational | None:

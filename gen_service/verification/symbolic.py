@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal, NoReturn, TypeAlias
 
@@ -20,16 +22,29 @@ from sympy.parsing import sympy_parser
 
 from gen_service.verification.rational import normalised
 
+Comparison = Literal["equal", "different", "bad gold", "bad answer"]
 Parsed: TypeAlias = "sympy.Basic | sympy.MatrixBase"
 
 _NORMALISATION = NormalizationConfig(
     basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="none", equations=False
 )
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limits are off
 _DIGITS = 40
 _AGREEMENT = sympy.Rational(1, 10**30)
 _IMAGINARY = frozenset({"i"})
-_INTEGER = re.compile(r"[0-9]+")
+_RATIONAL = re.compile(r"-?[0-9]+(?:/[1-9][0-9]*)?")
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]*|\.[0-9]+")
+_USUAL = (
+    (r"\frac{\sqrt{3}}{2}-1", r"\sqrt{\frac{3}{4}}-1"),
+    (r"(1,2)\cup[3,\infty)", r"[3,\infty)\cup(1,2)"),
+    (r"\{1,2,3\}", "3,2,1"),
+    ("x^2+2x+1", "(x+1)^2"),
+    (r"1\le x<3", r"x\in[1,3)"),
+    ("y=2x+3", "y-3=2x"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}"),
+    (r"\sin^2 x", r"1-\cos^2 x"),
+    (r"2^{n+1}-\log_2 8", r"2\cdot2^n-3"),
+)
 
 
 class EvaluationRefused(Exception):
@@ -38,8 +53,8 @@ class EvaluationRefused(Exception):
 
 def literal(text: str, *_: object, **__: object) -> sympy.Number:
     """Reads a number as sympy's `parse_expr` would, and refuses any other text, which `parse_expr` would evaluate."""
-    if _INTEGER.fullmatch(text):
-        return sympy.Integer(int(text))
+    if _RATIONAL.fullmatch(text):
+        return sympy.Rational(*map(int, text.split("/")))
     if _DECIMAL.fullmatch(text):
         return sympy.Float(text)
     raise EvaluationRefused(f"not a number: {text[:40]!r}")
@@ -49,11 +64,18 @@ def _refuse(*_: object, **__: object) -> NoReturn:
     raise EvaluationRefused("text is never evaluated")
 
 
-# Holds wherever this module is imported: no string that reaches sympy becomes code. (latex2sympy2 hands each of its
-# number tokens to sympify, which would tokenise and evaluate it.)
-sympy_parser.parse_expr = literal
-sympy_parser.eval_expr = _refuse
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limits are off
+@contextmanager
+def no_evaluation() -> Iterator[None]:
+    """Within it no string that reaches sympy in this process becomes code.
+
+    latex2sympy2 hands each of its number tokens to sympify, which would tokenise and `eval` it.
+    """
+    kept = sympy_parser.parse_expr, sympy_parser.eval_expr
+    sympy_parser.parse_expr, sympy_parser.eval_expr = literal, _refuse
+    try:
+        yield
+    finally:
+        sympy_parser.parse_expr, sympy_parser.eval_expr = kept
 
 
 @lru_cache(maxsize=256)
@@ -106,15 +128,36 @@ def _holds_percent(value: sympy.Expr) -> bool:
     return bool(value.has(sympy.UnevaluatedExpr))
 
 
-def compared(gold: str, answer: str) -> Literal["equal", "different", "bad gold", "bad answer"]:
-    """Parses both and compares; a gold that does not parse or does not equal itself is bad."""
-    expected = parsed(gold)
-    if expected is None or not _equals_itself(gold):
+def compared(gold: str, answer: str) -> Comparison:
+    """Parses both and compares. A side is bad that does not parse or breaks sympy; so is a gold unlike itself."""
+    with no_evaluation():
+        return _compared(gold, answer)
+
+
+def _compared(gold: str, answer: str) -> Comparison:
+    try:
+        expected = parsed(gold)
+        if expected is None or not _equals_itself(gold):
+            return "bad gold"
+    except MemoryError:
+        raise
+    except Exception:  # sympy raises anything
         return "bad gold"
-    found = parsed(answer)
-    if found is None:
+    try:
+        found = parsed(answer)
+        if found is None:
+            return "bad answer"
+        return "equal" if equal(expected, found) else "different"
+    except MemoryError:
+        raise
+    except Exception:
         return "bad answer"
-    return "equal" if equal(expected, found) else "different"
+
+
+def warm() -> None:
+    """Compares one answer of each usual kind, so that what parser and sympy build on first use is there to be forked."""
+    for gold, answer in _USUAL:
+        compared(gold, answer)
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,8 @@ from typing import Self
 from gen_service.records import Outcome, Trace, Verdict
 from gen_service.settings import VerificationSettings
 from gen_service.verification.extract import extract
-from gen_service.verification.grade import Grade, fast
+from gen_service.verification.grade import Grade, fast, ungraded
+from gen_service.verification.guard import LONGEST
 from gen_service.verification.workers import WorkerPool
 
 _INLINE_CHARACTERS = 500
@@ -51,8 +52,8 @@ class Verifier:
             return Verdict("truncated", "the token limit came before a final answer")
         if found.answer is None:
             return Verdict("no_answer", "no final answer in the text")
-        grade = await self.check(gold, found.answer)
-        return Verdict(grade.outcome, f"{grade.reason}; {found.how}", found.answer)
+        result = await self.check(gold, found.answer)
+        return Verdict(result.outcome, f"{result.reason}; {found.how}", found.answer)
 
     async def check(self, gold: str, answer: str) -> Grade:
         """Compares an answer with a gold answer; always gives a grade."""
@@ -60,13 +61,15 @@ class Verifier:
             return Grade("ungradable", "the gold is empty")
         if len(gold) + len(answer) <= _INLINE_CHARACTERS and (decided := fast(gold, answer)) is not None:
             return decided
+        if max(len(gold), len(answer)) > LONGEST:
+            return ungraded(gold, answer) or Grade("correct", "same text")
         key = (gold, answer)
         if (known := self._cache.get(key)) is not None:
             self._cache.move_to_end(key)
             return known
-        grade = await self._pool.check(gold, answer)
-        if grade.outcome in _CACHED_OUTCOMES and len(gold) + len(answer) <= 2 * _INLINE_CHARACTERS:
-            self._cache[key] = grade
+        found = await self._pool.check(gold, answer)
+        if found.outcome in _CACHED_OUTCOMES and len(gold) + len(answer) <= 2 * _INLINE_CHARACTERS:
+            self._cache[key] = found
             if len(self._cache) > _CACHED_GRADES:
                 self._cache.popitem(last=False)
-        return grade
+        return found

@@ -7,114 +7,18 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import TypeVar, cast, get_args
 
 from gen_service.records import Outcome
 from gen_service.settings import VerificationSettings
-from gen_service.verification.forkserver import END, FORK, REPLY, REQUEST
+from gen_service.verification.forkserver_client import Forkserver, WorkerDied
 from gen_service.verification.grade import Grade
 from gen_service.verification.worker import HEADER
 
-_FORKSERVER = "gen_service.verification.forkserver"
 _OUTCOMES: tuple[str, ...] = get_args(Outcome)
-
-
-class WorkerDied(Exception):
-    """A worker or the forkserver ended without answering."""
-
-
-class Forkserver:
-    """The process that forks workers, and the control socket to it. One request at a time."""
-
-    def __init__(self, settings: VerificationSettings) -> None:
-        self._settings = settings
-        self._control: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._turn = asyncio.Lock()
-
-    async def fork(self, channel: socket.socket) -> int:
-        """Starts a worker on the other end of `channel`; gives its process id. Starts the forkserver when none runs."""
-        pid, _ = await self._ask(FORK, 0, channel)
-        return pid
-
-    async def end(self, pid: int) -> int:
-        """Kills a worker and its descendants; gives its wait status, or 0 when the forkserver is gone too."""
-        _, status = await self._ask(END, pid, None)
-        return status
-
-    async def close(self) -> None:
-        """Ends the forkserver and with it every worker; returns when the process is gone."""
-        async with self._turn:
-            await self._drop()
-
-    async def _ask(self, kind: bytes, pid: int, channel: socket.socket | None) -> tuple[int, int]:
-        return await asyncio.shield(asyncio.ensure_future(self._exchange(kind, pid, channel)))
-
-    async def _exchange(self, kind: bytes, pid: int, channel: socket.socket | None) -> tuple[int, int]:
-        async with self._turn:
-            if self._control is None:
-                if kind == END:
-                    return pid, 0
-                self._start()
-            assert self._control is not None
-            try:
-                socket.send_fds(self._control, [REQUEST.pack(kind, pid)], [channel.fileno()] if channel else [])
-                reply = await _received(self._control, REPLY.size)
-            except (OSError, EOFError) as problem:
-                await self._drop()
-                if kind == END:
-                    return pid, 0
-                raise WorkerDied("the verifier's forkserver ended") from problem
-        return cast("tuple[int, int]", REPLY.unpack(reply))
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        budgets = [str(self._settings.cpu_s), str(self._settings.memory_bytes)]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _FORKSERVER, str(theirs.fileno()), *budgets, str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_environment(),
-                start_new_session=True,
-            )
-        self._control = ours
-
-    async def _drop(self) -> None:
-        if self._control is None or self._process is None:
-            return
-        self._control.shutdown(socket.SHUT_WR)
-        try:
-            async with asyncio.timeout(5):
-                while await asyncio.get_running_loop().sock_recv(self._control, 4096):
-                    pass
-        except (OSError, TimeoutError):
-            self._process.kill()
-        self._control.close()
-        self._process.wait()  # its socket is closed or it was killed: this returns at once
-        self._control = self._process = None
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with our import path; a fixed hash seed, so that sympy orders terms alike in every run; and Python's own
-    integers, since gmpy2 computes for hours where no signal handler runs."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python"}
-
-
-async def _received(channel: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        piece = await asyncio.get_running_loop().sock_recv(channel, size - len(received))
-        if not piece:
-            raise EOFError
-        received += piece
-    return received
+_LONGEST_REPLY = 64 * 1024
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -132,18 +36,22 @@ class Worker:
     checks: int = 0
 
     async def check(self, gold: str, answer: str) -> Grade:
-        """Sends one check and awaits its grade; raises WorkerDied when the socket closes first."""
+        """Sends one check and awaits its grade; raises WorkerDied when no grade can come any more."""
         body = json.dumps({"gold": gold, "answer": answer}).encode()
         try:
             self.writer.write(HEADER.pack(len(body)) + body)
             await self.writer.drain()
             size = HEADER.unpack(await self.reader.readexactly(HEADER.size))[0]
+            if size > _LONGEST_REPLY:
+                raise WorkerDied(f"a reply of {size} bytes")
             reply = json.loads(await self.reader.readexactly(size))
-        except (asyncio.IncompleteReadError, OSError) as problem:
+            outcome, reason = reply["outcome"], str(reply["reason"])
+        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError) as problem:
             raise WorkerDied("the worker ended") from problem
+        if outcome not in _OUTCOMES:
+            raise WorkerDied(f"an unknown outcome {outcome!r}")
         self.checks += 1
-        outcome = reply["outcome"] if reply["outcome"] in _OUTCOMES else "error"
-        return Grade(cast("Outcome", outcome), str(reply["reason"]))
+        return Grade(cast("Outcome", outcome), reason)
 
 
 class WorkerPool:
@@ -151,7 +59,12 @@ class WorkerPool:
 
     A check's budgets run from its dispatch to a worker, not from its arrival: `cpu_s` of CPU time, kept by the kernel
     in the worker, and `wall_s` of wall time, kept here. Past either the worker is killed with its descendants. A
-    worker that dies for any other cause takes no check with it: the check goes once to a fresh worker.
+    worker that dies for any other cause takes no check with it: the check goes once more, to a fresh worker. A worker
+    leaves after `recycle_after` checks, since sympy's caches grow.
+
+    Attributes:
+        started: how many workers were started so far.
+        ended: how many of them were ended: past a budget, dead, recycled or in the middle of a cancelled check.
     """
 
     def __init__(self, settings: VerificationSettings, recycle_after: int = 2000) -> None:
@@ -160,32 +73,33 @@ class WorkerPool:
         self._forkserver = Forkserver(settings)
         self._places = asyncio.Semaphore(settings.workers)
         self._idle: list[Worker] = []
-        self.killed = 0
+        self._unfinished: set[asyncio.Task[object]] = set()
+        self._closed = False
         self.started = 0
+        self.ended = 0
 
     async def check(self, gold: str, answer: str) -> Grade:
         """Grades in a worker; always gives a grade: `timeout` past a budget, `error` when workers keep dying."""
         async with self._places:
-            grade = await self._attempt(gold, answer)
-            if grade is None:
-                grade = await self._attempt(gold, answer)
-        return grade or Grade("error", "two verifier workers died during this check")
-
-    def pids(self) -> list[int]:
-        """Process ids of the idle workers."""
-        return [worker.pid for worker in self._idle]
+            grade = await self._attempt(gold, answer, fresh=False) or await self._attempt(gold, answer, fresh=True)
+        if self._closed:
+            return grade or Grade("error", "the verifier was closed during this check")
+        return grade or Grade("error", "two verifier processes died during this check")
 
     async def close(self) -> None:
-        """Ends all processes; checks under way end in `error`."""
+        """Ends all processes; checks under way end in `error`. Returns when no process is left."""
+        self._closed = True
+        await self._forkserver.close()
+        while self._unfinished:
+            await asyncio.wait(self._unfinished)
         for worker in self._idle:
             worker.writer.close()
         self._idle.clear()
-        await self._forkserver.close()
 
-    async def _attempt(self, gold: str, answer: str) -> Grade | None:
+    async def _attempt(self, gold: str, answer: str, fresh: bool) -> Grade | None:
         """One try; None when the worker died for a cause that is not the check's budget."""
         try:
-            worker = self._idle.pop() if self._idle else await self._start()
+            worker = self._idle.pop() if self._idle and not fresh else await self._start()
         except (WorkerDied, OSError):
             return None
         try:
@@ -195,7 +109,7 @@ class WorkerPool:
             await self._end(worker)
             return Grade("timeout", f"wall limit of {self._settings.wall_s:g} s")
         except WorkerDied:
-            if _signal(await self._end(worker)) == signal.SIGPROF:
+            if _killer(await self._end(worker)) == signal.SIGPROF:
                 return Grade("timeout", f"CPU limit of {self._settings.cpu_s:g} s")
             return None
         except BaseException:  # cancelled: the worker is in the middle of a check nobody waits for
@@ -208,18 +122,43 @@ class WorkerPool:
         return grade
 
     async def _start(self) -> Worker:
+        """A fresh worker. When cancelled meanwhile, the worker still comes and waits among the idle ones."""
+        task = asyncio.ensure_future(self._spawn())
+        try:
+            return await self._finished(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._keep)
+            raise
+
+    def _keep(self, task: asyncio.Task[Worker]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._idle.append(task.result())
+
+    async def _spawn(self) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
-            pid = await self._forkserver.fork(theirs)
+        try:
+            with theirs:
+                pid = await self._forkserver.fork(theirs)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            raise
         self.started += 1
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
         return Worker(pid, reader, writer)
 
     async def _end(self, worker: Worker) -> int:
-        self.killed += 1
+        """Ends a worker and its descendants; gives its wait status."""
+        self.ended += 1
         worker.writer.close()
-        return await self._forkserver.end(worker.pid)
+        return await self._finished(asyncio.ensure_future(self._forkserver.end(worker.pid)))
+
+    async def _finished(self, task: asyncio.Task[_T]) -> _T:
+        """Awaits a task that goes on when its waiter is cancelled."""
+        self._unfinished.add(cast("asyncio.Task[object]", task))
+        task.add_done_callback(lambda done: self._unfinished.discard(cast("asyncio.Task[object]", done)))
+        return await asyncio.shield(task)
 
 
-def _signal(status: int) -> int | None:
+def _killer(status: int) -> int | None:
+    """The signal that ended a process, from its wait status."""
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None

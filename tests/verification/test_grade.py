@@ -1,0 +1,96 @@
+"""The grader's accuracy on labelled cases, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from gen_service.verification.extract import extract
+from gen_service.verification.grade import grade
+
+CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
+KNOWN_MISSES = 2
+
+
+def _outcome(gold: str, content: str) -> str:
+    found = extract(None, content, "stop")
+    if found.truncated:
+        return "truncated"
+    return "no_answer" if found.answer is None else grade(gold, found.answer).outcome
+
+
+def test_labelled_cases() -> None:
+    wrong = [case for case in CASES if _outcome(case["gold"], case["content"]) != case["outcome"]]
+    falsely_right = [case for case in wrong if _outcome(case["gold"], case["content"]) == "correct"]
+    assert len(CASES) >= 75
+    assert falsely_right == []
+    assert len(wrong) <= KNOWN_MISSES, wrong
+
+
+def test_labels_cover_every_outcome_of_a_grade() -> None:
+    assert Counter(case["outcome"] for case in CASES).keys() >= {"correct", "incorrect", "unparsable", "ungradable"}
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "outcome"),
+    [
+        (r"\frac{1}{2004!}", r"\frac{1}{2006!}", "incorrect"),
+        (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}", "incorrect"),
+        (r"\int_0^1 \sin(x^7+1)\,dx", r"\int_0^1 \sin(x^7+2)\,dx", "incorrect"),
+        ("x y", "y x", "correct"),
+        ("(", "1", "ungradable"),
+        ("1", "(", "unparsable"),
+        ("42", r"\text{not } 42", "incorrect"),
+    ],
+)
+def test_full_path(gold: str, answer: str, outcome: str) -> None:
+    assert grade(gold, answer).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "__import__('os').system('touch {}')",
+        "\\text{{__import__('os').system('touch {}')}}",
+        "exec(\"open('{}','w')\")",
+        "eval(open('{}','w'))",
+        "().__class__.__base__.__subclasses__()",
+        "x**2; open('{}', 'w')",
+        'S(\'open("{}", "w")\')',
+        "\\operatorname{{open}}('{}','w')",
+        "\\input{{{}}}",
+        "f\"{{open('{}','w')}}\"",
+    ],
+)
+def test_code_in_an_answer_is_only_text(payload: str, tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    text = payload.format(target)
+    assert grade("2x", text).outcome in {"incorrect", "unparsable"}
+    assert grade(text, "2x").outcome in {"incorrect", "ungradable"}
+    assert not target.exists()
+
+
+def test_sympy_cannot_evaluate_a_string() -> None:
+    from gen_service.verification.symbolic import EvaluationRefused, no_evaluation
+    from sympy import sympify
+
+    with no_evaluation():
+        assert sympify("12") == 12
+        assert sympify("3/2") * 2 == 3
+        with pytest.raises(EvaluationRefused):
+            sympify("x + 1")
+    assert str(sympify("x + 1")) == "x + 1"
+
+
+def test_numbers_and_imports_need_no_sympy() -> None:
+    script = (
+        "import sys; from gen_service.verification.verify import Verifier; from gen_service.verification.grade import fast;"
+        r"assert fast('1/2', r'\frac{1}{2}').outcome == 'correct'; assert fast('204', '205').outcome == 'incorrect';"
+        "assert not {'sympy', 'math_verify', 'latex2sympy2_extended'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 0

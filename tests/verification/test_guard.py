@@ -1,0 +1,55 @@
+"""What sympy never sees."""
+
+from __future__ import annotations
+
+import pytest
+from gen_service.verification.guard import refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("2^{2^{2^{2}}}", "tower"),
+        ("2 ^ { 3 ^ { 9 } }", "tower"),
+        ("10^{10^{10}}", "tower"),
+        ("e^{e^{e^e}}", "tower"),
+        ("2^{10^9}", "tower"),
+        ("2^{1000000}", "exponent"),
+        ("2^ 99999999999999999999", "exponent"),
+        ("2**1000000", "exponent"),
+        ("(10^9)!", "factorial"),
+        ("1000000!", "factorial"),
+        ("((3!)!)!", "factorial"),
+        (r"\binom{10^9}{5}", "binomial"),
+        (r"\binom { 1000000 } { 5 }", "binomial"),
+        (r"\sum_{k=1}^{1000000} k", "bound"),
+        ("(" * 100 + "x" + ")" * 100, "nested"),
+        (r"\frac{1}{" * 50 + "x" + "}" * 50, "nested"),
+        ("9" * 500, "digits"),
+        (",".join(map(str, range(500))), "numbers"),
+        ("&".join("x" * 200), "matrix"),
+        ("x" * 3000, "characters"),
+        ("1\0", "NUL"),
+    ],
+)
+def test_refuses_and_says_why(text: str, named: str) -> None:
+    reason = refusal(text)
+    assert reason is not None
+    assert named in reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["42", "x^2+1", "2^{2005}", "10^{-21}", r"\frac{1}{2004!}", r"\binom{100}{50}", "e^{x^2}", "2^{2^n}", "10^{100}"]
+    + [r"\sum_{k=1}^{n} k^2", "5!", "n!", r"\sqrt{1+\sqrt{2+\sqrt{3}}}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"],
+)
+def test_lets_ordinary_answers_pass(text: str) -> None:
+    assert refusal(text) is None
+
+
+@given(st.text(alphabet="^{}()!0123456789 \\binomfrac*&,-", max_size=2000))
+def test_any_text_is_judged(text: str) -> None:
+    reason = refusal(text)
+    assert reason is None or reason
