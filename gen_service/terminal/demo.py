@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gen_service.endpoints.local_server import LocalServer, LocalServerSettings
+from gen_service.endpoints.local_server import LocalServer
+from gen_service.endpoints.local_server_settings import LocalServerSettings
 from gen_service.errors import SpecError
 from gen_service.generation.pool import Stop
 from gen_service.jobs.audit import audit
@@ -123,7 +124,7 @@ def _on(spec: JobSpec, urls: list[str]) -> JobSpec:
 async def _servers(console: Console, count: int, stop: Stop) -> AsyncIterator[list[str]]:
     """Real vLLM servers on the tiny model, each bound to its own cores; stopped and gone afterwards."""
     servers = [
-        LocalServer(LocalServerSettings(checkpoint=CHECKPOINT, name=MODEL, cores=cores, max_model_len=CONTEXT_TOKENS))
+        LocalServer(LocalServerSettings(CHECKPOINT, MODEL, cores=cores, max_model_len=CONTEXT_TOKENS))
         for cores in _shares(count)
     ]
     console.print(f"starting {count} vLLM servers on CPU with {CHECKPOINT.name}, about a minute and a half ...")
@@ -133,7 +134,8 @@ async def _servers(console: Console, count: int, stop: Stop) -> AsyncIterator[li
         began = time.monotonic()
         starting = asyncio.gather(*(_start(console, number, server) for number, server in enumerate(servers, 1)))
         await _unless_stopped(starting, stop)
-        console.print(f"{count} servers ready after {duration(time.monotonic() - began)}")
+        if not stop.asked:
+            console.print(f"{count} servers ready after {duration(time.monotonic() - began)}")
         yield [server.url for server in servers]
 
 
@@ -144,13 +146,14 @@ async def _start(console: Console, number: int, server: LocalServer) -> None:
 async def _unless_stopped(starting: asyncio.Future[list[None]], stop: Stop) -> None:
     """Wait for the servers, but no longer than until Ctrl-C."""
     asked = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if starting.done():
-        starting.result()
-        return
-    starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
+    asked.add_done_callback(lambda _: starting.cancel())
+    try:
+        await starting
+    except asyncio.CancelledError:
+        if not stop.asked:
+            raise
+    finally:
+        asked.cancel()
 
 
 def _shares(count: int) -> list[tuple[int, ...]]:
