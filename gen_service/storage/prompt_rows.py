@@ -11,7 +11,7 @@ import orjson
 
 from gen_service.errors import BadPromptRow
 from gen_service.records import Message, Prompt
-from gen_service.settings import PromptSettings
+from gen_service.settings import ColumnNames, PromptSettings
 from gen_service.storage.surrogates import is_encodable, scrub
 
 EXCERPT_CHARS = 200
@@ -67,9 +67,18 @@ def excerpt(value: object) -> str:
     return str(scrub(str(value)[:EXCERPT_CHARS]))
 
 
+def named_columns(columns: ColumnNames) -> list[str]:
+    """The fields whose column a source must have: those named otherwise than by default.
+
+    A name given that is the default's own does not count, so that a spec written out in full means what it meant.
+    """
+    default = ColumnNames()
+    return [field for field in ("answer", "id", "source") if getattr(columns, field) != getattr(default, field)]
+
+
 def _check_named_columns(row: Row, settings: PromptSettings) -> None:
     columns = settings.columns
-    for field in columns.model_fields_set - {"prompt", "messages"}:
+    for field in named_columns(columns):
         if (name := getattr(columns, field)) not in row:
             raise ValueError(f"no column {name!r}, which the spec names for {field}")
 

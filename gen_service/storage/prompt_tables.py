@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from gen_service.errors import BadPromptRow, SpecError
 from gen_service.settings import PromptSettings
-from gen_service.storage.prompt_rows import Row
+from gen_service.storage.prompt_rows import Row, named_columns
 from gen_service.storage.prompt_text import NumberedRow
 
 BATCH_ROWS = 64
@@ -25,7 +25,7 @@ def wanted_columns(present: Iterable[str], settings: PromptSettings) -> list[str
     """
     names = list(present)
     columns = settings.columns
-    for field in sorted(columns.model_fields_set - {"prompt", "messages"}):
+    for field in named_columns(columns):
         if (name := getattr(columns, field)) not in names:
             raise SpecError(f"prompts.columns.{field}", name, "one of the source's columns: " + ", ".join(names))
     if columns.prompt not in names and columns.messages not in names:
