@@ -161,11 +161,19 @@ def _addition(draws: random.Random) -> _Draft:
     left, right = (draws.randint(10 ** (digits - 1), 10**digits - 1) for digits in draws.choices((2, 3, 4), k=2))
     low, high = sorted((left, right))
     question = draws.choice((f"What is {left} + {right}?", f"Find the sum of {left} and {right}."))
-    solution = Solution(_columns(left, right), str(left + right))
+    solution = Solution(_added(left, right), str(left + right))
     return _Draft(f"{low}+{high}", question, (solution,))
 
 
 def _columns(left: int, right: int) -> tuple[str, ...]:
+    """left + right digit by digit from the right: like signs are added, else the smaller is taken from the larger."""
+    larger, smaller = sorted((abs(left), abs(right)), reverse=True)
+    if (left < 0) != (right < 0) and right != 0:
+        return _subtracted(larger, smaller)
+    return _added(abs(left), abs(right))
+
+
+def _added(left: int, right: int) -> tuple[str, ...]:
     steps: list[str] = []
     carry = 0
     while left or right:
@@ -174,6 +182,19 @@ def _columns(left: int, right: int) -> tuple[str, ...]:
         total = left_digit + right_digit + carry
         steps.append(f"{left_digit} + {right_digit}{' + 1' if carry else ''} = {total}")
         carry = total // 10
+    return tuple(steps)
+
+
+def _subtracted(larger: int, smaller: int) -> tuple[str, ...]:
+    steps: list[str] = []
+    borrowed = 0
+    while larger:
+        larger, upper = divmod(larger, 10)
+        smaller, lower = divmod(smaller, 10)
+        taken = lower + borrowed
+        upper += 10 if upper < taken else 0
+        steps.append(f"{upper} - {lower}{' - 1' if borrowed else ''} = {upper - taken}")
+        borrowed = upper // 10
     return tuple(steps)
 
 
@@ -200,6 +221,7 @@ def _common_denominator(left: int, below_left: int, sign: str, right: int, below
     steps = (
         f"{left} * {below_right} = {first}",
         f"{right} * {below_left} = {second}",
+        *_columns(first, second if sign == "+" else -second),
         f"{first} {sign} {second} = {top}",
         f"{below_left} * {below_right} = {bottom}",
     )
@@ -223,6 +245,7 @@ def _linear(draws: random.Random) -> _Draft:
     question = draws.choice((f"Solve {equation} for x.", f"If {equation}, what is x?"))
     steps = (
         f"{factor}x = {right} {opposite} {abs(offset)}",
+        *_columns(right, -offset),
         f"{factor}x = {right - offset}",
         f"x = {right - offset} / {factor}",
         f"x = {root}",

@@ -27,7 +27,7 @@ pipeline_tag: text-generation
 of problem out inside `<think>` tags and answers in `\\boxed{{}}`. It knows nothing else: any other text is read, and
 answered with nonsense.
 
-Made by `python -m gen_service.training.tiny_model` with seed {seed}: {steps} steps of {batch}, {seconds:.0f} s on a CPU.
+Made by `python -m gen_service.training.tiny_model`, seed {seed}: {steps} steps of {batch}, {seconds:.0f} s on a CPU.
 The last normalisation is then scaled by {gain}, so that it is often wrong when sampled.
 
 Held-out problems, {problems} of each kind, temperature 1 (the sampling error of one kind is about {error:.3f}):
