@@ -85,6 +85,7 @@ def test_messages_win_over_a_prompt_and_keep_their_own_system_message(tmp_path: 
         ("123456789012345678901234567890", "123456789012345678901234567890"),
         ("0.1234567890123456789012345678901234567890", "0.123456789012345678901234567890123456789"),
         ("1e400", "1E+400"),
+        ('["7"]', "7"),
         ("null", None),
         ("NaN", None),
     ],
@@ -106,7 +107,8 @@ BAD_ROWS = [
     ({"prompt": None}, "'prompt' is null"),
     ({"prompt": "  "}, "'prompt' is empty"),
     ({"prompt": 5}, "'prompt' is not text but int"),
-    ({"prompt": "p", "answer": ["1"]}, "the answer is not text or a number but list"),
+    ({"prompt": "p", "answer": ["1", "2"]}, "the answer is a list of 2; a prompt has one answer"),
+    ({"prompt": "p", "answer": {"x": 1}}, "the answer is not text or a number but dict"),
     ({"prompt": "p", "answer": True}, "the answer is not text or a number but bool"),
     (b'{"prompt": "p", "answer": Infinity}', "the answer is infinite"),
     ({"prompt": "p", "id": 1.5}, "the id is not text or a whole number but Decimal"),
@@ -383,3 +385,9 @@ def test_a_source_that_cannot_be_read_names_the_field(
     with pytest.raises(SpecError) as raised:
         read(tmp_path / name, **settings)
     assert raised.value.field == field
+
+
+def test_a_spec_written_out_in_full_reads_the_same_rows(read: Read, tmp_path: Path) -> None:
+    path = _write(tmp_path / "sums.jsonl", {"prompt": "1 + 1?", "answer": "2"})
+    in_full = PromptSettings(path=str(path)).model_dump(mode="json", exclude={"path"})
+    assert read(path, **in_full) == read(path) != []
