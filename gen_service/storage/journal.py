@@ -27,10 +27,12 @@ _Waiting = tuple[Trace, int, "asyncio.Future[JournalPosition]"]
 class Journal:
     """Durable, append-only rows on a local disk, written in groups by one thread.
 
-    The whole rule of a group: it is written when the one before it is durable and either GATHER_S have passed since
-    its first row came, or it has GROUP_ROWS rows or GROUP_BYTES. A row is acknowledged when fdatasync of its group
-    has returned. A full disk acknowledges nothing and fails nothing: the rows wait in memory. Any other disk error
-    fails every row that waits and all later ones, since nothing is known about the file any more.
+    The whole rule of a group: it is written when the one before it is durable and either that one was begun GATHER_S
+    ago, or GROUP_ROWS rows or GROUP_BYTES wait. So a lone row is written at once, and a stream of rows costs at most
+    20 small commits a second (at 1,000 rows/s a quarter of the CPU time of committing without a pause). A row is
+    acknowledged when fdatasync of its group has returned. A full disk acknowledges nothing and fails nothing: the
+    rows wait in memory. Any other disk error fails every row that waits and all later ones, since nothing is known
+    about the file any more.
 
     A run writes only segments that it made itself, so a damaged end of an earlier run is never written behind.
 
@@ -69,6 +71,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._written: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
@@ -129,15 +132,17 @@ class Journal:
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._written is not None or not self._waiting:
             return
-        if len(self._waiting) >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES or self._gather_s == 0:
+        is_full = len(self._waiting) >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES
+        if is_full or loop.time() >= self._due:
             self._start_group(loop)
         elif self._timer is None:
-            self._timer = loop.call_later(self._gather_s, self._start_group, loop)
+            self._timer = loop.call_at(self._due, self._start_group, loop)
 
     def _start_group(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._due = loop.time() + self._gather_s
         group = self._take_group()
         self._written = loop.create_future()
         self._thread.submit(self._write_group, loop, group)

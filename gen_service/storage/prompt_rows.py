@@ -135,6 +135,11 @@ def _message(value: object, number: int) -> Message:
 
 
 def _answer(value: object) -> str | None:
+    # Some sources hold every gold in a list; several golds would need a rule for which of them count.
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise ValueError(f"the answer is a list of {len(value)}; a prompt has one answer")
+        (value,) = value
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):

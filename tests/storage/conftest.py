@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from gen_service.records import Completion, Message, Prompt, Sample, Trace, Verdict
+from gen_service.records import NO_TOKENS, Completion, Message, Prompt, Sample, Trace, Verdict
 
 MakeTrace = Callable[..., Trace]
 
@@ -42,3 +44,64 @@ def _make_trace(number: int, *, chars: int = 40, verdict: str | None = None, err
 def make_trace() -> MakeTrace:
     """A trace by its number: the same number makes the same trace."""
     return _make_trace
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+_ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
+_SECONDS = st.floats(0, 4e9).map(lambda seconds: round(seconds * 1_000_000) / 1_000_000)
+
+
+def _traces(text: st.SearchStrategy[str]) -> st.SearchStrategy[Trace]:
+    messages = st.lists(st.builds(Message, role=text, content=text), max_size=3).map(tuple)
+    prompts = st.builds(Prompt, text, messages, st.none() | text, text, st.integers(1, 2**40))
+    samples = st.builds(
+        Sample, text, text, prompts, st.integers(0, 2**31 - 1), st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
+    )
+    retries = st.lists(text, max_size=3).map(tuple)
+    tokens = st.lists(st.integers(0, 2**31 - 1), max_size=20).map(lambda ids: np.array(ids, dtype=np.int32))
+    completions = st.builds(
+        Completion,
+        reasoning=st.none() | text,
+        content=text,
+        finish_reason=text,
+        prompt_tokens=st.integers(0, 2**31 - 1),
+        completion_tokens=st.integers(0, 2**31 - 1),
+        token_ids=tokens,
+        model=text,
+        endpoint=text,
+        continued=st.integers(0, 9),
+        retries=retries,
+        started_at=_SECONDS,
+        first_token_s=st.none() | _SECONDS,
+        total_s=_SECONDS,
+    )
+    verdicts = st.builds(Verdict, st.sampled_from(["correct", "error", "unverified"]), text, st.none() | text)
+    return st.builds(Trace, samples, st.none() | completions, st.none() | verdicts, st.none() | text, retries)
+
+
+@pytest.fixture(scope="session")
+def traces() -> st.SearchStrategy[Trace]:
+    """Any trace that can be written as UTF-8."""
+    return _traces(_TEXT)
+
+
+@pytest.fixture(scope="session")
+def wild_traces() -> st.SearchStrategy[Trace]:
+    """Any trace that a server's JSON can lead to, lone surrogates included."""
+    return _traces(_ANY_TEXT)
+
+
+def _assert_same(left: Trace, right: Trace) -> None:
+    assert (left.completion is None) == (right.completion is None)
+    if left.completion is not None and right.completion is not None:
+        assert left.completion.token_ids.dtype == right.completion.token_ids.dtype == np.int32
+        assert left.completion.token_ids.tolist() == right.completion.token_ids.tolist()
+        left = dataclasses.replace(left, completion=dataclasses.replace(left.completion, token_ids=NO_TOKENS))
+        right = dataclasses.replace(right, completion=dataclasses.replace(right.completion, token_ids=NO_TOKENS))
+    assert left == right
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[[Trace, Trace], None]:
+    """Asserts that two traces are equal, token ids included."""
+    return _assert_same

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gen_service.records import Trace
+from gen_service.storage import codec
+
+Same = Callable[[Trace, Trace], None]
+
+
+@given(data=st.data())
+def test_a_trace_comes_back_exactly(data: st.DataObject, traces: st.SearchStrategy[Trace], assert_same: Same) -> None:
+    trace = data.draw(traces)
+    assert_same(codec.decode(codec.encode(trace)), trace)
+    assert_same(codec.decode(memoryview(b"x" + codec.encode(trace))[1:]), trace)
+
+
+@given(data=st.data())
+def test_lone_surrogates_are_replaced_and_the_rest_kept(
+    data: st.DataObject, wild_traces: st.SearchStrategy[Trace], assert_same: Same
+) -> None:
+    trace = data.draw(wild_traces)
+    once = codec.decode(codec.encode(trace))
+    assert_same(codec.decode(codec.encode(once)), once)
+    if trace.error is not None and once.error is not None:
+        assert len(once.error) == len(trace.error)
+        assert all(
+            now == before or (now == "\ufffd" and "\ud800" <= before <= "\udfff")
+            for now, before in zip(once.error, trace.error, strict=True)
+        )
+
+
+def test_a_lying_servers_token_counts_are_clamped(make_trace: Callable[..., Trace]) -> None:
+    trace = make_trace(1)
+    assert trace.completion is not None
+    completion = dataclasses.replace(trace.completion, prompt_tokens=10**30, completion_tokens=-(10**30))
+    back = codec.decode(codec.encode(dataclasses.replace(trace, completion=completion)))
+    assert back.completion is not None
+    assert (back.completion.prompt_tokens, back.completion.completion_tokens) == (2**31 - 1, -(2**31) + 1)
+
+
+def test_a_record_of_a_later_version_is_refused(make_trace: Callable[..., Trace]) -> None:
+    record = codec.encode(make_trace(1)).replace(b'"version":1', b'"version":9')
+    with pytest.raises(ValueError, match="version 9 is newer"):
+        codec.decode(record)
