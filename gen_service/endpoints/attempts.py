@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from gen_service.endpoints.draft import Draft
@@ -24,28 +23,54 @@ class Attempts:
     Args:
         budget: completion tokens in all.
         limit: failures held against the sample that end it.
+        is_exact: whether text comes as soon as its tokens do; it does not with stop strings, which vLLM matches on
+            text that it holds back.
     """
 
-    __slots__ = ("_began", "_counted", "_limit", "avoid", "budget", "draft", "retries", "sample", "sent_at", "started")
+    __slots__ = (
+        "_began_at",
+        "_counted",
+        "_is_exact",
+        "_limit",
+        "_sent_at",
+        "_started",
+        "avoid",
+        "budget",
+        "draft",
+        "retries",
+        "sample",
+    )
 
-    def __init__(self, sample: Sample, budget: int, limit: int) -> None:
+    def __init__(self, sample: Sample, budget: int, limit: int, is_exact: bool) -> None:
         self.sample = sample
         self.budget = budget
         self.draft = Draft()
         self.avoid: Endpoint | None = None
         self.retries: list[str] = []
-        self.started = time.time()
-        self.sent_at = 0.0
         self._limit = limit
+        self._is_exact = is_exact
         self._counted = 0
-        self._began = asyncio.get_running_loop().time()
+        self._started: float | None = None
+        self._began_at = self._sent_at = 0.0
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether another server can go on from the tokens so far."""
+        return self._is_exact and self.draft.can_continue
+
+    def sent(self, now: float) -> None:
+        """An attempt begins at loop time `now`."""
+        self._sent_at = now
+        if self._started is None:
+            self._started = time.time()
+            self._began_at = now
 
     def failed(self, error: EndpointError, counts: bool, endpoint: Endpoint) -> None:
         """An attempt failed at `endpoint`; `counts` says whether it is held against the sample."""
         self.retries.append(error.cause)
         self._counted += counts
         self.avoid = endpoint
-        if self.draft.can_continue and len(self.draft.token_ids) < self.budget:
+        if self.can_continue and len(self.draft.token_ids) < self.budget:
             self.draft.reopen()
         else:
             self.draft = Draft()
@@ -56,8 +81,8 @@ class Attempts:
             return False
         return self._counted < self._limit and len(self.retries) < self._limit * UNCOUNTED_FACTOR
 
-    def completion(self, endpoint_url: str) -> Completion:
-        """The finished answer."""
-        first = None if self.draft.first_token_at is None else self.draft.first_token_at - self.sent_at
-        total = asyncio.get_running_loop().time() - self._began
-        return self.draft.completion(endpoint_url, tuple(self.retries), self.started, (first, total))
+    def completion(self, endpoint_url: str, now: float) -> Completion:
+        """The answer, finished at loop time `now`."""
+        first = None if self.draft.first_token_at is None else self.draft.first_token_at - self._sent_at
+        times = (first, now - self._began_at)
+        return self.draft.completion(endpoint_url, tuple(self.retries), self._started or 0.0, times)

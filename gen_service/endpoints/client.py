@@ -1,38 +1,28 @@
-"""One request to one server over HTTP, and the one place where foreign errors become ours."""
+"""One request to one server over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import math
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import orjson
 
 from gen_service.endpoints.draft import Draft
-from gen_service.errors import (
-    EndpointError,
-    MalformedAnswer,
-    Overloaded,
-    RequestRefused,
-    ServerFailed,
-    Stalled,
-    StreamBroken,
-    Unreachable,
-)
+from gen_service.endpoints.replies import raise_for_status, take_event, translated
+from gen_service.errors import EndpointError, MalformedAnswer, Stalled, StreamBroken
 from gen_service.records import Sample
 from gen_service.settings import EndpointSettings, SamplingSettings
 
-REFUSED = frozenset({400, 404, 413, 422})
-OVERLOADED = frozenset({429, 503})
-# What vLLM reports for answers it gave up on: they did not end by themselves.
-ABORTED = frozenset({"abort", "error"})
-WORDS_BYTES = 4096
+FOREIGN = (aiohttp.ClientError, ConnectionError, ValueError)
+DONE = b"[DONE]"
+EVENT_BYTES = 64 * 1024 * 1024
 PROBE_S = 10.0
+# How long the end of a body may take after `[DONE]`.
+END_S = 1.0
+# Shorter than the 5 s after which vLLM's HTTP server closes an idle connection, lest a request meets the closing.
+KEEP_ALIVE_S = 4.0
 
 
 class Client:
@@ -44,14 +34,13 @@ class Client:
     def __init__(self, settings: EndpointSettings, sampling: SamplingSettings) -> None:
         self._settings = settings
         self._parameters = sampling_parameters(sampling)
-        self._max_tokens = sampling.max_tokens
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
         key = self._settings.api_key
         self._session = aiohttp.ClientSession(
             # The fleet bounds what is in flight; a second bound here would hide waiting from it.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_s),
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
             read_bufsize=2**18,
@@ -69,7 +58,7 @@ class Client:
             EndpointError: it is not reachable, not well, or does not say.
         """
         try:
-            async with asyncio.timeout(PROBE_S), translated(url):
+            async with asyncio.timeout(PROBE_S):
                 async with self._opened.get(f"{url}/health") as response:
                     await raise_for_status(url, response)
                 async with self._opened.get(f"{url}/v1/models") as response:
@@ -77,12 +66,18 @@ class Client:
                     listing = orjson.loads(await response.read())
             return [str(model["id"]) for model in listing["data"]]
         except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise translated(url, error) from error
             raise Stalled(url, f"no answer to a probe within {PROBE_S:g} s") from error
         except (KeyError, TypeError) as error:
             raise MalformedAnswer(url, "/v1/models does not list models") from error
+        except FOREIGN as error:
+            raise translated(url, error) from error
 
     async def stream(self, url: str, model: str, sample: Sample, draft: Draft, budget: int) -> None:
         """Fill `draft` with the server's answer, from its beginning or from the tokens it already has.
+
+        An answer whose finish reason has come is whole, whatever happens to the connection after that.
 
         Args:
             budget: completion tokens in all, those already in the draft among them.
@@ -93,26 +88,41 @@ class Client:
         path, body = self._request(model, sample, draft, budget)
         headers = {"Content-Type": "application/json", "X-Request-Id": sample.sample_id}
         try:
-            async with asyncio.timeout(self._first_limit()) as deadline, translated(url):
-                async with self._opened.post(url + path, data=body, headers=headers) as response:
-                    if response.status != 200:
-                        await raise_for_status(url, response)
-                    await self._read(url, response, draft, deadline)
-        except TimeoutError as error:
-            raise Stalled(url, self._limits()) from error
-        if draft.finish_reason is None or draft.finish_reason in ABORTED:
+            await self._exchange(url, path, body, headers, draft)
+        except EndpointError:
+            draft.end_if_full(budget)
+            if not draft.is_whole:
+                raise
+        draft.end_if_full(budget)
+        if not draft.is_whole:
             reason, draft.finish_reason = draft.finish_reason, None
             raise StreamBroken(url, f"the answer ended with finish_reason {reason!r}")
 
+    async def _exchange(self, url: str, path: str, body: bytes, headers: dict[str, str], draft: Draft) -> None:
+        """Send a request and read its answer, all errors translated."""
+        wall_s = math.inf if self._settings.wall_s is None else self._settings.wall_s
+        wall_at = asyncio.get_running_loop().time() + wall_s
+        try:
+            async with (
+                asyncio.timeout(min(self._settings.first_token_s, wall_s)) as deadline,
+                self._opened.post(url + path, data=body, headers=headers) as response,
+            ):
+                if response.status != 200:
+                    await raise_for_status(url, response)
+                await self._read(url, response, draft, deadline, wall_at)
+        except TimeoutError as error:
+            raise self._timed_out(url, error, wall_at) from error
+        except FOREIGN as error:
+            raise translated(url, error) from error
+
     async def _read(
-        self, url: str, response: aiohttp.ClientResponse, draft: Draft, deadline: asyncio.Timeout
+        self, url: str, response: aiohttp.ClientResponse, draft: Draft, deadline: asyncio.Timeout, wall_at: float
     ) -> None:
         if response.content_type == "application/json":
-            take_event(url, await response.read(), draft)
+            take_event(url, await read_at_most(url, response), draft)
             return
-        loop, stall = asyncio.get_running_loop(), self._settings.stall_s
-        wall_at = math.inf if self._settings.wall_s is None else loop.time() + self._settings.wall_s
-        rest = b""
+        loop, stall_s = asyncio.get_running_loop(), self._settings.stall_s
+        rest, done = b"", False
         async for piece in response.content.iter_any():
             *lines, rest = (rest + piece if rest else piece).split(b"\n")
             progressed = False
@@ -120,25 +130,29 @@ class Client:
                 if not line.startswith(b"data:"):
                     continue
                 data = line[5:].strip()
-                if data == b"[DONE]":
-                    return
-                progressed |= take_event(url, data, draft)
-            if progressed:
+                if data == DONE:
+                    # Read on to the end of the body, or aiohttp closes the connection instead of keeping it.
+                    done = True
+                    deadline.reschedule(loop.time() + END_S)
+                elif not done:
+                    progressed |= take_event(url, data, draft)
+            if len(rest) > EVENT_BYTES:
+                raise MalformedAnswer(url, f"an event of more than {EVENT_BYTES} bytes")
+            if progressed and not done:
                 now = loop.time()
-                if draft.first_token_at is None:
-                    draft.first_token_at = now
-                deadline.reschedule(min(now + stall, wall_at))
+                draft.came(now)
+                deadline.reschedule(min(now + stall_s, wall_at))
 
-    def _first_limit(self) -> float:
+    def _timed_out(self, url: str, error: TimeoutError, wall_at: float) -> EndpointError:
         settings = self._settings
-        return settings.first_token_s if settings.wall_s is None else min(settings.first_token_s, settings.wall_s)
-
-    def _limits(self) -> str:
-        settings = self._settings
-        wall = "" if settings.wall_s is None else f", or no whole answer within wall_s={settings.wall_s:g} s"
-        return (
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return translated(url, error)
+        if asyncio.get_running_loop().time() >= wall_at:
+            return StreamBroken(url, f"no whole answer within wall_s={settings.wall_s:g} s")
+        return Stalled(
+            url,
             f"no first token within first_token_s={settings.first_token_s:g} s, "
-            f"or no further one within stall_s={settings.stall_s:g} s{wall}"
+            f"or no further one within stall_s={settings.stall_s:g} s",
         )
 
     def _request(self, model: str, sample: Sample, draft: Draft, budget: int) -> tuple[str, bytes]:
@@ -176,100 +190,16 @@ def sampling_parameters(sampling: SamplingSettings) -> dict[str, Any]:
     return body | sampling.extra
 
 
-def take_event(url: str, data: bytes, draft: Draft) -> bool:
-    """Add one stream event (or a whole body) to the draft. True if it carried tokens or text.
+async def read_at_most(url: str, response: aiohttp.ClientResponse) -> bytes:
+    """A whole body of bounded size.
 
     Raises:
-        MalformedAnswer: it is not JSON of the expected shape.
-        ServerFailed, RequestRefused: the server reports an error inside the stream.
+        MalformedAnswer: it is larger than EVENT_BYTES.
     """
-    try:
-        event = orjson.loads(data)
-        if "error" in event:
-            raise stream_error(url, event["error"])
-        choices, usage = event.get("choices") or (), event.get("usage")
-        if usage:
-            draft.take_usage(usage)
-        elif not choices:
-            raise MalformedAnswer(url, f"an event without choices: {data[:200]!r}")
-        progressed = False
-        for choice in choices:
-            progressed |= _take_choice(event, choice, draft)
-        return progressed
-    except (orjson.JSONDecodeError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise MalformedAnswer(url, f"{error}: {data[:200]!r}") from error
-
-
-def _take_choice(event: dict[str, Any], choice: dict[str, Any], draft: Draft) -> bool:
-    if not draft.model:
-        draft.model = str(event.get("model", ""))
-    prompt_ids = event.get("prompt_token_ids") or choice.get("prompt_token_ids")
-    if prompt_ids and not draft.prompt_ids:
-        draft.prompt_ids = prompt_ids
-        draft.prompt_tokens = len(prompt_ids)
-    if "text" in choice:
-        return draft.take_text_choice(choice)
-    return draft.take_chat_choice(choice)
-
-
-def stream_error(url: str, error: Any) -> EndpointError:
-    """The error a server reports inside a stream that began with 200."""
-    words = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and code in REFUSED:
-        return RequestRefused(url, words, code)
-    return ServerFailed(url, words, code if isinstance(code, int) else None)
-
-
-async def raise_for_status(url: str, response: aiohttp.ClientResponse) -> None:
-    """Turn an HTTP error into ours, with the server's own words. Does nothing below 400."""
-    status = response.status
-    if status < 400:
-        return
-    words = error_words(await response.content.read(WORDS_BYTES)) or (response.reason or "")
-    if status in REFUSED:
-        raise RequestRefused(url, words, status)
-    if status in OVERLOADED:
-        raise Overloaded(url, words, status, retry_after(response.headers.get("Retry-After")))
-    raise ServerFailed(url, words, status)
-
-
-def error_words(body: bytes) -> str:
-    """The message in an error body: OpenAI's `error.message`, FastAPI's `detail`, or the text itself."""
-    try:
-        document = orjson.loads(body)
-        error = document.get("error", document.get("detail", document.get("message", document)))
-        return str(error.get("message", error) if isinstance(error, dict) else error)
-    except (orjson.JSONDecodeError, AttributeError):
-        return body.decode("utf-8", "replace").strip()
-
-
-def retry_after(header: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header: a number or an HTTP date (RFC 9110 10.2.3)."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-@asynccontextmanager
-async def translated(url: str) -> AsyncIterator[None]:
-    """Errors of aiohttp and the socket become EndpointError."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unreachable(url, str(error)) from error
-    except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        raise StreamBroken(url, str(error) or type(error).__name__) from error
-    except aiohttp.InvalidURL as error:
-        raise Unreachable(url, f"not a URL: {error}") from error
-    except orjson.JSONDecodeError as error:
-        raise MalformedAnswer(url, str(error)) from error
-    except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-        raise StreamBroken(url, f"{type(error).__name__}: {error}") from error
+    pieces, length = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        length += len(piece)
+        if length > EVENT_BYTES:
+            raise MalformedAnswer(url, f"a body of more than {EVENT_BYTES} bytes")
+    return b"".join(pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ import numpy as np
 from gen_service.records import NO_TOKENS, Completion, TokenIds
 
 OPEN, CLOSE = "<think>", "</think>"
+# What vLLM reports for answers it gave up on: they did not end by themselves.
+ABORTED = frozenset({"abort", "error"})
+
+Times = tuple[float | None, float]
 
 
 class Draft:
@@ -18,17 +23,24 @@ class Draft:
     Text reaches it in three shapes and leaves in one: vLLM's `reasoning`, older servers' `reasoning_content`, and
     `<think>` tags inside `content`. An answer is taken up again from `prompt_ids` + `token_ids`, whose text is raw
     (tags and all).
+
+    Attributes:
+        on_first_token: called once, when the next token comes.
     """
 
     __slots__ = (
         "_content",
+        "_covered",
+        "_has_text_without_ids",
         "_raw",
         "_reasoning",
+        "_reopened",
         "_usage_tokens",
         "continued",
         "finish_reason",
         "first_token_at",
         "model",
+        "on_first_token",
         "prompt_ids",
         "prompt_tokens",
         "token_ids",
@@ -39,41 +51,69 @@ class Draft:
         self._content: list[str] = []
         self._raw: list[str] = []
         self._usage_tokens = 0
+        self._covered = 0
+        self._has_text_without_ids = False
+        self._reopened = False
         self.token_ids = array.array("i")
-        self.prompt_ids: list[int] = []
+        self.prompt_ids = array.array("i")
         self.prompt_tokens = 0
         self.finish_reason: str | None = None
         self.first_token_at: float | None = None
+        self.on_first_token: Callable[[], None] | None = None
         self.continued = 0
         self.model = ""
 
     @property
     def can_continue(self) -> bool:
-        """Whether the tokens so far are known exactly, so that another server can go on from them."""
-        return bool(self.prompt_ids) and len(self.token_ids) > 0
+        """Whether the tokens whose text has come are known exactly, so that another server can go on from them."""
+        return bool(self.prompt_ids) and self._covered > 0 and not self._has_text_without_ids
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer ended."""
+        return self.finish_reason is not None and self.finish_reason not in ABORTED
 
     @property
     def tokens(self) -> int:
         """Completion tokens so far."""
-        return len(self.token_ids) or self._usage_tokens
+        return self._usage_tokens if self._has_text_without_ids else len(self.token_ids) or self._usage_tokens
+
+    def take_prompt_ids(self, ids: list[int]) -> None:
+        """Add the prompt's ids; only the first request's count, a later one's hold generated tokens."""
+        if not self.prompt_ids:
+            self.prompt_ids = array.array("i", ids)
+            self.prompt_tokens = len(ids)
 
     def take_chat_choice(self, choice: dict[str, Any]) -> bool:
-        """Add a choice of a chat chunk (`delta`) or of a whole chat body (`message`). True if it carried output."""
+        """Add a choice of a chat chunk (`delta`) or of a whole chat body (`message`). True if it carried output.
+
+        Raises:
+            TypeError, OverflowError, AttributeError: it has another shape; nothing of it was added.
+        """
         part = choice.get("delta") or choice.get("message") or {}
-        reasoning = part.get("reasoning") or part.get("reasoning_content")
-        content = part.get("content")
+        reasoning = _text(part.get("reasoning") or part.get("reasoning_content"))
+        content = _text(part.get("content"))
+        progressed = self._take_ids(choice, has_text=bool(reasoning or content))
         if reasoning:
             self._reasoning.append(reasoning)
         if content:
             self._content.append(content)
-        return self._take_end(choice) or bool(reasoning or content)
+        return progressed
 
     def take_text_choice(self, choice: dict[str, Any]) -> bool:
-        """Add a choice of a `/v1/completions` chunk: raw text that goes on where the draft stopped."""
-        text = choice.get("text")
+        """Add a choice of a `/v1/completions` chunk: raw text that goes on where the draft stopped.
+
+        Raises:
+            TypeError, OverflowError: it has another shape; nothing of it was added.
+        """
+        text = _text(choice.get("text"))
+        progressed = self._take_ids(choice, has_text=bool(text))
         if text:
             self._raw.append(text)
-        return self._take_end(choice) or bool(text)
+        if progressed and self._reopened:
+            self._reopened = False
+            self.continued += 1
+        return progressed
 
     def take_usage(self, usage: dict[str, Any]) -> None:
         """Add the usage of a request: counts where token ids were not sent."""
@@ -81,19 +121,28 @@ class Draft:
         if not self.prompt_tokens:
             self.prompt_tokens = int(usage.get("prompt_tokens") or 0)
 
-    def _take_end(self, choice: dict[str, Any]) -> bool:
-        ids = choice.get("token_ids")
-        if ids:
-            self.token_ids.extend(ids)
-        if choice.get("finish_reason"):
-            self.finish_reason = str(choice["finish_reason"])
-        return bool(ids)
+    def came(self, now: float) -> None:
+        """Tokens came at loop time `now`."""
+        if self.first_token_at is None:
+            self.first_token_at = now
+            if self.on_first_token is not None:
+                self.on_first_token()
+
+    def end_if_full(self, budget: int) -> None:
+        """An answer that has all the tokens it may have is at its end, whether the server still said so or not."""
+        if self.finish_reason is None and len(self.token_ids) >= budget:
+            self.finish_reason = "length"
 
     def reopen(self) -> None:
-        """Prepare to go on from the tokens so far."""
+        """Prepare to go on from the tokens whose text has come.
+
+        A server may hold text back while it has sent the ids (half of a character, or `</think>` on its way through
+        the reasoning parser); those tokens are given up, since no other server would send their text.
+        """
+        del self.token_ids[self._covered :]
         self.finish_reason = None
         self.first_token_at = None
-        self.continued += 1
+        self._reopened = True
 
     def completion(self, endpoint: str, retries: tuple[str, ...], started_at: float, times: Times) -> Completion:
         """The finished draft as a record. `times` is (first token, total) in seconds."""
@@ -102,7 +151,7 @@ class Draft:
             reasoning=reasoning,
             content=content,
             finish_reason=self.finish_reason or "",
-            prompt_tokens=self.prompt_tokens or len(self.prompt_ids),
+            prompt_tokens=self.prompt_tokens,
             completion_tokens=self.tokens,
             token_ids=self._ids(),
             model=self.model,
@@ -121,20 +170,28 @@ class Draft:
         if not reasoning:
             return split_thinking(content + raw)
         if raw and not content:
-            more, found, after = raw.partition(CLOSE)
+            more, _, content = raw.partition(CLOSE)
             reasoning += more
-            content = after if found else ""
         else:
             content += raw
-        return reasoning.strip("\n"), content.lstrip("\n")
+        return tidied(reasoning, content)
+
+    def _take_ids(self, choice: dict[str, Any], has_text: bool) -> bool:
+        ids, reason = choice.get("token_ids"), choice.get("finish_reason")
+        if ids:
+            self.token_ids.extend(array.array("i", ids))
+        elif ids is None and has_text:
+            self._has_text_without_ids = True
+        if has_text:
+            self._covered = len(self.token_ids)
+        if reason:
+            self.finish_reason = str(reason)
+        return bool(ids) or has_text
 
     def _ids(self) -> TokenIds:
-        if not self.token_ids:
+        if not self.token_ids or self._has_text_without_ids:
             return NO_TOKENS
         return np.frombuffer(self.token_ids.tobytes(), dtype=np.int32)
-
-
-Times = tuple[float | None, float]
 
 
 def split_thinking(text: str) -> tuple[str | None, str]:
@@ -145,9 +202,18 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     """
     body = text.lstrip()
     opened = body.startswith(OPEN)
-    before, closed, after = text.partition(CLOSE)
-    if closed:
-        return before.lstrip().removeprefix(OPEN).strip("\n"), after.lstrip("\n")
-    if opened:
-        return body.removeprefix(OPEN).strip("\n"), ""
-    return None, text
+    before, closed, after = (body.removeprefix(OPEN) if opened else text).partition(CLOSE)
+    return tidied(before, after) if closed or opened else (None, text)
+
+
+def tidied(reasoning: str, content: str) -> tuple[str | None, str]:
+    """Without the line ends that templates put around the tags; None for a thought that holds nothing."""
+    return reasoning.strip("\n") or None, content.lstrip("\n")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, not {type(value).__name__}")
+    return value

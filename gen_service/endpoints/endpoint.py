@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from gen_service.errors import EndpointError, Overloaded, Stalled, Unreachable
 
 State = Literal["healthy", "ejected", "trial"]
 
-# A cut follows the measured rule "x0.85 on 429/503 or connect errors, with a cool-down".
+# The measured rule: "x0.85 on 429/503 or connect errors, with a cool-down".
 CUT = 0.85
 CUT_COOLDOWN_S = 5.0
+# Share of the cap by which the limit grows while a whole round of requests succeeds: a cut is made good in three
+# rounds, and a round of long traces takes a quarter of an hour.
+GROWTH = 0.05
 # Each ejection doubles the time to the next probe, up to this.
 LONGEST_EJECTION_S = 30.0
+# A longer Retry-After than this is not waited for.
+LONGEST_REST_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """One request's place at a server.
+
+    Attributes:
+        era: how often the server had been ejected when the place was given.
+        sent_at: loop time then.
+    """
+
+    endpoint: Endpoint
+    era: int
+    sent_at: float
 
 
 class Endpoint:
@@ -24,10 +44,13 @@ class Endpoint:
       nothing else succeeded on it, make it `ejected`.
     - `ejected`: takes nothing. From `probe_at` on it may be probed; an answered probe makes it `trial`, a failed one
       doubles the time to the next.
-    - `trial` (half-open): takes one request. Success makes it `healthy`; failure ejects it again, for longer, and is
-      not held against the sample.
-    - The limit starts at the cap. 429, 503 and refused connections cut it by 0.85 at most every 5 s; each success adds
-      1/limit, so it grows by about one a round. `Retry-After` keeps the server at rest until then.
+    - `trial` (half-open): takes one request. Its first token makes the server `healthy` (a whole answer may take a
+      quarter of an hour); its failure ejects again, for longer.
+    - What becomes of requests from before an ejection says nothing new: it changes no state.
+    - The limit starts at the cap. 429, 503 and refused connections cut it by 0.85 at most every 5 s; a round of
+      successes adds a twentieth of the cap. `Retry-After` keeps the server at rest until then.
+    - 429 and 503 are failures only while the server holds no other request of ours: one that is too busy for the
+      only request is not busy but unwell.
 
     Args:
         url: base URL.
@@ -50,6 +73,7 @@ class Endpoint:
         self.failures: dict[str, int] = {}
         self._eject_after = eject_after
         self._probe_s = probe_s
+        self._in_era = 0
         self._failures_in_row = 0
         self._ejections_in_row = 0
         self._succeeded_at = float("-inf")
@@ -57,62 +81,64 @@ class Endpoint:
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may be sent at loop time `now`."""
-        if self.state == "trial":
-            return self.in_flight == 0
-        return self.state == "healthy" and self.in_flight < int(self.limit) and now >= self.rests_until
+        if self.state == "ejected" or self.in_flight >= int(self.limit) or now < self.rests_until:
+            return False
+        return self.state == "healthy" or self._in_era == 0
 
     def load(self) -> float:
         """Share of the limit in use. A server on trial comes first: one request decides whether it is back."""
         return -1.0 if self.state == "trial" else self.in_flight / self.limit
 
-    def sent(self) -> None:
+    def sent(self, now: float) -> Place:
         """A request is bound to this server."""
         self.in_flight += 1
+        self._in_era += 1
+        return Place(self, self.ejections, now)
 
-    def finished(self) -> None:
+    def finished(self, place: Place) -> None:
         """The request is over, whatever came of it. Each `sent` has exactly one `finished`."""
         self.in_flight -= 1
+        self._in_era -= self._is_of_now(place)
 
-    def succeeded(self, now: float) -> None:
-        """A whole answer came."""
-        self.completed += 1
-        self._succeeded_at = now
-        self._failures_in_row = 0
-        if self.state == "trial":
+    def answers(self, place: Place) -> None:
+        """The first token came, or another sign that the server does its work."""
+        if self.state == "trial" and self._is_of_now(place):
             self.state = "healthy"
             self.reason = ""
-            self._ejections_in_row = 0
-        self.limit = min(float(self.cap), self.limit + 1.0 / self.limit)
 
-    def failed(self, error: EndpointError, now: float, sent_at: float) -> bool:
-        """A request failed.
+    def succeeded(self, place: Place, now: float) -> None:
+        """A whole answer came."""
+        self.completed += 1
+        if not self._is_of_now(place):
+            return
+        self.answers(place)
+        self._succeeded_at = now
+        self._failures_in_row = 0
+        self._ejections_in_row = 0
+        self.limit = min(float(self.cap), self.limit + max(1.0, GROWTH * self.cap) / self.limit)
 
-        Args:
-            now: loop time.
-            sent_at: loop time when that request was sent.
+    def failed(self, error: EndpointError, place: Place, now: float) -> bool:
+        """A request failed at loop time `now`.
 
         Returns:
             Whether the failure counts against the sample. It does not when the request never arrived, when the server
-            asked for rest, when the server was on trial, or when it was already ejected for the same outage.
+            asked for rest, when it was on trial, or when it was ejected for the same outage already.
         """
         self.failures[error.cause] = self.failures.get(error.cause, 0) + 1
+        if not self._is_of_now(place):
+            return False
         if isinstance(error, Overloaded):
+            self.rests_until = max(self.rests_until, now + min(error.retry_after_s or 0.0, LONGEST_REST_S))
+        blameless = isinstance(error, Overloaded | Unreachable)
+        if blameless:
             self._cut(now)
-            self.rests_until = max(self.rests_until, now + (error.retry_after_s or 0.0))
-            if self.state == "trial":
-                self.state = "healthy"
-            return False
-        if self.state != "healthy":
-            if self.state == "trial":
-                self._eject(error, now)
-            return False
-        if isinstance(error, Unreachable):
-            self._cut(now)
-        self._failures_in_row += 1
-        alone = isinstance(error, Stalled) and self._succeeded_at < sent_at
-        if alone or self._failures_in_row >= self._eject_after:
-            self._eject(error, now)
-        return not isinstance(error, Unreachable)
+        on_trial = self.state == "trial"
+        if on_trial or self.in_flight == 1 or not isinstance(error, Overloaded):
+            self._failures_in_row += 1
+            alone = isinstance(error, Stalled) and self._succeeded_at < place.sent_at
+            if on_trial or alone or self._failures_in_row >= self._eject_after:
+                self.eject(str(error), now)
+        return not (blameless or on_trial)
 
     def probed(self, failure: str | None, now: float) -> None:
         """The answer to a probe of an ejected server: None when it is well, else what was wrong."""
@@ -120,7 +146,6 @@ class Endpoint:
             return
         if failure is None:
             self.state = "trial"
-            self.rests_until = now
         else:
             self.reason = failure
             self._put_off(now)
@@ -130,17 +155,19 @@ class Endpoint:
         self.state = "ejected"
         self.reason = reason
         self.ejections += 1
+        self._in_era = 0
         self._failures_in_row = 0
         self._put_off(now)
 
-    def _eject(self, error: EndpointError, now: float) -> None:
-        self.eject(str(error), now)
+    def _is_of_now(self, place: Place) -> bool:
+        return place.era == self.ejections
 
     def _put_off(self, now: float) -> None:
+        wait_s = min(LONGEST_EJECTION_S, self._probe_s * 2.0 ** min(self._ejections_in_row, 16))
         self._ejections_in_row += 1
-        self.probe_at = now + min(LONGEST_EJECTION_S, self._probe_s * 2.0 ** min(self._ejections_in_row - 1, 16))
+        self.probe_at = max(now + wait_s, self.rests_until)
 
     def _cut(self, now: float) -> None:
         if now - self._cut_at >= CUT_COOLDOWN_S:
             self._cut_at = now
-            self.limit = max(1.0, min(self.limit, float(max(1, self.in_flight))) * CUT)
+            self.limit = max(1.0, self.limit * CUT)

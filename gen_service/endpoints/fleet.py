@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from gen_service.endpoints.attempts import Attempts
 from gen_service.endpoints.draft import Draft
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.endpoint import Endpoint, Place
 from gen_service.endpoints.places import Places
-from gen_service.errors import EndpointError, RequestRefused, SpecError
+from gen_service.errors import EndpointError, RequestRefused, ServerFailed, SpecError
 from gen_service.records import Completion, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
 
 LONGEST_BACKOFF_S = 30.0
+NOT_FOUND = 404
 
 Notice = Callable[[str], None]
 
@@ -56,10 +58,10 @@ class Fleet:
         self.endpoints = [Endpoint(url, cap, settings.eject_after, settings.probe_s) for url in settings.urls]
         self.places = Places(self.endpoints, pool.in_flight)
         self.model = settings.model or ""
-        self.retries: dict[str, int] = {}
         self._attempts = settings.attempts
-        self._backoff = wait_random_exponential(multiplier=settings.backoff_s, max=LONGEST_BACKOFF_S)
+        self._retrying = AsyncRetrying(wait=wait_random_exponential(settings.backoff_s, LONGEST_BACKOFF_S))
         self._budget = sampling.max_tokens
+        self._is_exact = not sampling.stop
         self._client = client
         self._on_notice = on_notice
         self._changed = asyncio.Event()
@@ -68,12 +70,17 @@ class Fleet:
         self._said_none_healthy = False
 
     async def __aenter__(self) -> Fleet:
-        failures = await asyncio.gather(*(self._probe(endpoint) for endpoint in self.endpoints))
-        for endpoint, failure in zip(self.endpoints, failures, strict=True):
+        offers = await asyncio.gather(*(self._offer(endpoint) for endpoint in self.endpoints))
+        lists = [offer for offer in offers if not isinstance(offer, EndpointError)]
+        self._settle_model(lists)
+        if len(lists) == len(offers) and not any(self.model in offer for offer in lists):
+            # A model that no server has is a mistake in the spec, not an outage.
+            raise SpecError("endpoints.model", self.model, f"a model that is served: {'; '.join(map(str, lists))}")
+        for endpoint, offer in zip(self.endpoints, offers, strict=True):
+            failure = self._fault_of(offer)
             if failure is not None:
                 self._on_notice(f"{endpoint.url} is not ready: {failure}")
                 endpoint.eject(failure, self._now())
-        self._refuse_wrong_model(failures)
         self._tending = asyncio.create_task(self._tend())
         return self
 
@@ -97,64 +104,98 @@ class Fleet:
             EndpointError: the server refused the request for good, or the attempts are used up; its `retries` holds
                 the causes.
         """
-        attempts = Attempts(sample, self._budget, self._attempts)
+        attempts = Attempts(sample, self._budget, self._attempts, self._is_exact)
         try:
             endpoint = await self._send_until_done(attempts)
         except EndpointError as error:
             error.retries = tuple(attempts.retries)
             raise
-        if more_tokens and attempts.draft.finish_reason == "length" and attempts.draft.can_continue:
+        if more_tokens and attempts.draft.finish_reason == "length" and attempts.can_continue:
             endpoint = await self._send_more(attempts, more_tokens, endpoint)
-        return attempts.completion(endpoint.url)
+        return attempts.completion(endpoint.url, self._now())
 
     async def _send_more(self, attempts: Attempts, more_tokens: int, endpoint: Endpoint) -> Endpoint:
         """Go on from a truncated answer; one that cannot go on stays the truncated answer it was."""
-        attempts.budget = len(attempts.draft.token_ids) + more_tokens
-        attempts.draft.reopen()
+        draft = attempts.draft
+        attempts.budget = len(draft.token_ids) + more_tokens
+        draft.reopen()
         try:
             return await self._send_until_done(attempts)
         except EndpointError:
-            attempts.draft.finish_reason = "length"
+            attempts.draft = draft
+            draft.finish_reason = "length"
             return endpoint
 
     async def _send_until_done(self, attempts: Attempts) -> Endpoint:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(attempts.may_try_again), wait=self._backoff, sleep=asyncio.sleep, reraise=True
-        )
-        return await retrying(self._send, attempts)
+        while True:
+            try:
+                return await self._send(attempts)
+            except EndpointError as error:
+                if not attempts.may_try_again(error):
+                    raise
+            await asyncio.sleep(self._backoff_s(len(attempts.retries)))
+
+    def _backoff_s(self, failures: int) -> float:
+        """tenacity's wait, without its bookkeeping for every request that succeeds at once."""
+        state = RetryCallState(self._retrying, None, (), {})
+        state.attempt_number = failures
+        return self._retrying.wait(state)
 
     async def _send(self, attempts: Attempts) -> Endpoint:
         """One attempt: wait for a server with room, send, and tell that server's state what came of it."""
         self._say_if_none_healthy()
-        endpoint = await self.places.take(attempts.sample.prompt.prompt_id, attempts.avoid)
-        attempts.sent_at = self._now()
+        place = await self.places.take(attempts.sample.prompt.prompt_id, attempts.avoid)
+        endpoint, draft = place.endpoint, attempts.draft
+        attempts.sent(place.sent_at)
+        draft.on_first_token = partial(self._answers, place) if endpoint.state == "trial" else None
         try:
-            await self._client.stream(endpoint.url, self.model, attempts.sample, attempts.draft, attempts.budget)
-            endpoint.succeeded(self._now())
-        except RequestRefused:
-            endpoint.succeeded(self._now())
-            raise
+            await self._client.stream(endpoint.url, self.model, attempts.sample, draft, attempts.budget)
+            endpoint.succeeded(place, self._now())
+        except RequestRefused as error:
+            if error.status != NOT_FOUND or await self._still_serves(place):
+                endpoint.answers(place)
+                raise
+            raise self._failed(place, ServerFailed(endpoint.url, error.words, error.status), attempts) from error
         except EndpointError as error:
-            self._failed(endpoint, error, attempts)
+            self._failed(place, error, attempts)
             raise
         finally:
-            self.places.give_back(endpoint)
+            self.places.give_back(place)
         return endpoint
 
-    def _failed(self, endpoint: Endpoint, error: EndpointError, attempts: Attempts) -> None:
-        was = endpoint.state
-        attempts.failed(error, endpoint.failed(error, self._now(), attempts.sent_at), endpoint)
-        self.retries[error.cause] = self.retries.get(error.cause, 0) + 1
-        if endpoint.state == "ejected" and was != "ejected":
+    def _answers(self, place: Place) -> None:
+        """The first token of a server on trial: it has room again."""
+        place.endpoint.answers(place)
+        self.places.serve()
+
+    def _failed(self, place: Place, error: EndpointError, attempts: Attempts) -> EndpointError:
+        endpoint, ejections = place.endpoint, place.endpoint.ejections
+        attempts.failed(error, endpoint.failed(error, place, self._now()), endpoint)
+        if endpoint.ejections > ejections:
             self._on_notice(f"ejected {endpoint.url}: {endpoint.reason}")
         self._changed.set()
+        return error
+
+    async def _still_serves(self, place: Place) -> bool:
+        """Whether a 404 is about the request. It is not where the server has another model by now: that is ejected."""
+        endpoint = place.endpoint
+        if place.era == endpoint.ejections:
+            failure = self._fault_of(await self._offer(endpoint))
+            if failure is None:
+                return True
+            if place.era == endpoint.ejections:
+                endpoint.eject(failure, self._now())
+                self._on_notice(f"ejected {endpoint.url}: {failure}")
+        return False
 
     def _say_if_none_healthy(self) -> None:
-        none = all(endpoint.state == "ejected" for endpoint in self.endpoints)
-        if none and not self._said_none_healthy:
+        states = {endpoint.state for endpoint in self.endpoints}
+        if states == {"ejected"} and not self._said_none_healthy:
             reasons = "; ".join(endpoint.reason for endpoint in self.endpoints)
             self._on_notice(f"waiting: no server is healthy, the job goes on when one is ({reasons})")
-        self._said_none_healthy = none
+            self._said_none_healthy = True
+        elif "healthy" in states:
+            self._said_none_healthy = False
 
     async def _tend(self) -> None:
         """Probe ejected servers when their time has come, and wake those who wait when a server's rest is over."""
@@ -178,7 +219,7 @@ class Fleet:
 
     async def _try_again(self, endpoint: Endpoint) -> None:
         try:
-            failure = await self._probe(endpoint)
+            failure = self._fault_of(await self._offer(endpoint))
             endpoint.probed(failure, self._now())
             if failure is None:
                 self._on_notice(f"{endpoint.url} answers again: on trial with one request")
@@ -186,20 +227,24 @@ class Fleet:
             del self._probing[endpoint]
             self._changed.set()
 
-    async def _probe(self, endpoint: Endpoint) -> str | None:
-        """What is wrong with a server, or None. The first that answers names the model when the spec does not."""
+    async def _offer(self, endpoint: Endpoint) -> list[str] | EndpointError:
+        """The models that a server offers, or why it offers none."""
         try:
-            models = await self._client.models(endpoint.url)
+            return await self._client.models(endpoint.url)
         except EndpointError as error:
-            return str(error)
-        if not self.model and models:
-            self.model = models[0]
-        return None if self.model in models else f"serves {models}, not {self.model!r}"
+            return error
 
-    def _refuse_wrong_model(self, failures: list[str | None]) -> None:
-        """A model that no server has is a mistake in the spec, not an outage."""
-        if all(failure is not None and failure.startswith("serves ") for failure in failures):
-            raise SpecError("endpoints.model", self.model, f"a model that is served: {'; '.join(map(str, failures))}")
+    def _settle_model(self, offers: Iterable[list[str]]) -> None:
+        """Where the spec names no model, it is the first of the first server that has one."""
+        if not self.model:
+            self.model = next((offer[0] for offer in offers if offer), "")
+
+    def _fault_of(self, offer: list[str] | EndpointError) -> str | None:
+        """What is wrong with a server, or None."""
+        if isinstance(offer, EndpointError):
+            return str(offer)
+        self._settle_model([offer])
+        return None if self.model in offer else f"serves {offer}, not {self.model!r}"
 
     @staticmethod
     def _now() -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.endpoint import Endpoint, Place
 
 # Prompts whose server is remembered, so that siblings meet their prefix cache; forgetting one costs a prefill.
 REMEMBERED_PROMPTS = 4096
@@ -15,7 +16,7 @@ REMEMBERED_PROMPTS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    place: asyncio.Future[Endpoint]
+    place: asyncio.Future[Place]
     prompt_id: str
     avoid: Endpoint | None
 
@@ -40,26 +41,29 @@ class Places:
         """Requests that wait for a server."""
         return len(self._waiters)
 
-    async def take(self, prompt_id: str, avoid: Endpoint | None) -> Endpoint:
+    async def take(self, prompt_id: str, avoid: Endpoint | None) -> Place:
         """Wait for a server with room and take a place on it. Each `take` is followed by exactly one `give_back`."""
         endpoint = None if self._waiters else self._choose(prompt_id, avoid)
         if endpoint is not None:
-            self._bind(endpoint, prompt_id)
-            return endpoint
+            return self._bind(endpoint, prompt_id)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), prompt_id, avoid)
         self._waiters.append(waiter)
         try:
             return await waiter.place
         except asyncio.CancelledError:
-            # The place may have been handed over in the same moment.
-            if waiter.place.done() and not waiter.place.cancelled():
+            if waiter.place.cancelled():
+                # `serve` may have met it, and let it go, first.
+                with suppress(ValueError):
+                    self._waiters.remove(waiter)
+            else:
+                # The place was handed over in the same moment.
                 self.give_back(waiter.place.result())
             raise
 
-    def give_back(self, endpoint: Endpoint) -> None:
+    def give_back(self, place: Place) -> None:
         """The request is over; its place goes to whoever waits longest."""
         self.taken -= 1
-        endpoint.finished()
+        place.endpoint.finished(place)
         self.serve()
 
     def serve(self) -> None:
@@ -70,8 +74,7 @@ class Places:
                 endpoint = self._choose(waiter.prompt_id, waiter.avoid)
                 if endpoint is None:
                     return
-                self._bind(endpoint, waiter.prompt_id)
-                waiter.place.set_result(endpoint)
+                waiter.place.set_result(self._bind(endpoint, waiter.prompt_id))
             self._waiters.popleft()
 
     def _choose(self, prompt_id: str, avoid: Endpoint | None) -> Endpoint | None:
@@ -82,10 +85,10 @@ class Places:
         home = self._homes.get(prompt_id)
         return min(open_, key=lambda one: (one is avoid, one.load() >= 0.0, one is not home, one.load()), default=None)
 
-    def _bind(self, endpoint: Endpoint, prompt_id: str) -> None:
+    def _bind(self, endpoint: Endpoint, prompt_id: str) -> Place:
         self.taken += 1
-        endpoint.sent()
         self._homes[prompt_id] = endpoint
         self._homes.move_to_end(prompt_id)
         if len(self._homes) > REMEMBERED_PROMPTS:
             self._homes.popitem(last=False)
+        return endpoint.sent(asyncio.get_running_loop().time())
