@@ -1,0 +1,51 @@
+"""A full disk: the job pauses and says so, loses nothing, and goes on by itself when there is room."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.servers import simulated_servers
+from benchmarks.trip import ServerLog, generating, journaled_ids, published_ids, wait_until, write_spec
+from benchmarks.workload import samples_of, sums_spec, write_sums
+from gen_service.storage import traces
+
+SAMPLES = 400
+ROOM_BYTES = 512 * 1024
+WAITING, AGAIN = "waiting for space", "again"
+
+
+def leave_room(disk: Path, room: int) -> Path:
+    """A ballast file that leaves only `room` bytes."""
+    space = os.statvfs(disk)
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - room)
+    return ballast
+
+
+@pytest.mark.parametrize("full", ["journal", "published"])
+def test_a_full_disk_pauses_the_job_and_nothing_is_lost(full: str, small_disk: Path, tmp_path: Path) -> None:
+    small, large = str(small_disk / "disk"), str(tmp_path / "large")
+    output = {"journal": small, "path": large} if full == "journal" else {"journal": large, "path": small}
+    words, log = tmp_path / "words.txt", ServerLog(tmp_path / "servers.log")
+    prompts = write_sums(tmp_path / "prompts.jsonl", SAMPLES)
+    with simulated_servers(["--length", "2000", "--stream-interval", "100", "--log", str(log.path)]) as urls:
+        spec = sums_spec(tmp_path, prompts, urls, output={**output, "shard_rows": 100}, pool={"in_flight": 16})
+        ballast = leave_room(small_disk, ROOM_BYTES)
+        with generating(write_spec(tmp_path / "spec.json", spec), words) as child:
+            assert wait_until(lambda: WAITING in words.read_text(), child, words), words.read_text()
+            durable = {*journaled_ids(spec), *published_ids(spec)}
+            assert len(durable) < SAMPLES
+            ballast.unlink()
+            assert child.wait() == 0, words.read_text()
+    assert AGAIN in words.read_text()
+    rows = Counter(published_ids(spec))
+    assert rows == Counter(sample.sample_id for sample in samples_of(spec, tmp_path))
+    assert durable <= rows.keys()
+    assert Counter(log.read().received) == rows, "a sample was asked for twice"
+    folder = f"{spec.output.path}/{spec.job_id}"
+    assert traces.published_counts(folder).by_verdict == {"correct": SAMPLES}
