@@ -249,7 +249,7 @@ async def test_close_writes_what_waits_and_refuses_more(tmp_path: Path, make_tra
 
 
 _CHILD = """
-import asyncio, resource
+import asyncio, os, resource
 from pathlib import Path
 from gen_service.records import Prompt, Sample, Trace
 from gen_service.storage.disk_space import SpaceWaiter
@@ -261,7 +261,7 @@ async def main():
     async def worker(first):
         for number in range(first, 10**6, 16):
             sample = Sample(f"s{{number}}", "job", Prompt("p", (), None, "sums", number + 1), 0)
-            await journal.append(Trace(sample, None, None, "word " * 80))
+            await journal.append(Trace(sample, None, None, os.urandom(200).hex()))
             print(number, flush=True)
     await asyncio.gather(*map(worker, range(16)))
 
@@ -343,7 +343,9 @@ def test_runs_that_each_end_torn_keep_every_whole_frame(
     folder = tmp_path_factory.mktemp("journal")
     kept: list[int] = []
     for run, cut in enumerate(cuts):
-        positions = asyncio.run(_write(folder, [make_trace(run * 10 + number) for number in range(rows)]))
+        traces = [make_trace(run * 10 + number) for number in range(rows)]
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            positions = runner.run(_write(folder, traces))
         path = folder / f"{positions[0].segment:06}.log"
         size = max(0, path.stat().st_size - cut)
         ends = [position.offset for position in positions[1:]] + [path.stat().st_size]
