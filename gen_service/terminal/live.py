@@ -68,6 +68,7 @@ class JobView:
     def show(self, running: RunningJob) -> None:
         """The job to show."""
         self._running = running
+        self._rates.at(asyncio.get_running_loop().time(), running)
 
     def notice(self, words: str) -> None:
         """Print a line above the view."""
