@@ -155,7 +155,7 @@ def _compared(gold: str, answer: str) -> Comparison:
 
 
 def warm() -> None:
-    """Compares one answer of each usual kind, so that what parser and sympy build on first use is there to be forked."""
+    """Compares one answer of each usual kind, so that what parser and sympy build on first use is there to fork."""
     for gold, answer in _USUAL:
         compared(gold, answer)
 

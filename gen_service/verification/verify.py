@@ -35,6 +35,21 @@ class Verifier:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
+    @property
+    def workers_started(self) -> int:
+        """Worker processes started so far."""
+        return self._pool.started
+
+    @property
+    def workers_ended(self) -> int:
+        """Worker processes ended so far: past a budget, dead, recycled, or in a cancelled check."""
+        return self._pool.ended
+
+    @property
+    def grades_kept(self) -> int:
+        """Grades in the cache, at most 8192."""
+        return len(self._cache)
+
     async def verify(self, trace: Trace) -> Verdict:
         """The verdict on one trace.
 

@@ -19,6 +19,7 @@ from gen_service.verification.grade import Grade, grade
 
 HEADER = struct.Struct("!I")
 _PR_SET_PDEATHSIG = 1
+_NEAR_LIMIT = 8 * 2**20  # an allocation that failed was rarely larger; the allocator asks for 1 MiB at a time
 
 
 def serve(channel: socket.socket, cpu_s: float, memory_bytes: int) -> None:
@@ -33,11 +34,11 @@ def serve(channel: socket.socket, cpu_s: float, memory_bytes: int) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     while (request := _read(channel)) is not None:
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        outcome, reason = _checked(request["gold"], request["answer"], memory_bytes)
+        result = _checked(request["gold"], request["answer"], memory_bytes)
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        body = json.dumps({"outcome": outcome, "reason": reason}).encode()
+        body = json.dumps({"outcome": result.outcome, "reason": result.reason}).encode()
         channel.sendall(HEADER.pack(len(body)) + body)
-        if outcome == "error":
+        if result.outcome == "error":
             return
 
 
@@ -61,12 +62,26 @@ def _limit_memory(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _checked(gold: str, answer: str, memory_bytes: int) -> tuple[str, str]:
+def _checked(gold: str, answer: str, memory_bytes: int) -> Grade:
+    """The grade, unless memory ran out: sympy and math-verify swallow a MemoryError and then call answers different."""
+    starved = Grade("error", f"verifier ran out of memory (limit {memory_bytes // 2**20} MiB)")
     try:
         result = grade(gold, answer)
     except MemoryError:
-        result = Grade("error", f"verifier ran out of memory (limit {memory_bytes / 2**20:.0f} MiB)")
-    return result.outcome, result.reason
+        return starved
+    if result.outcome != "correct" and _peak_bytes() > memory_bytes - _NEAR_LIMIT:
+        return starved
+    return result
+
+
+def _peak_bytes() -> int:
+    """The largest address space that this process has had; 0 where the system does not say."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            sizes = [int(line.split()[1]) for line in status if line.startswith(b"VmPeak:")]
+    except OSError:
+        return 0
+    return sizes[0] * 1024 if sizes else 0
 
 
 def _read(channel: socket.socket) -> dict[str, str] | None:

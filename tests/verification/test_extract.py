@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gen_service.verification.extract import Extracted, extract
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gen_service.verification.extract import Extracted, extract
 
 CASES = [
     (r"so \boxed{42}.", "42", "boxed"),
@@ -99,9 +100,22 @@ def test_any_text_gives_an_answer_or_a_reason(content: str, finish_reason: str) 
 
 @pytest.mark.parametrize(
     "text",
-    ["{" * 200_000, "\\boxed{" * 30_000, "\\boxed{" * 14_000 + "4" + "}" * 14_000, "}" * 200_000, "\\" * 200_000]
-    + ["\\boxed{1}" * 22_000, "answer is " * 20_000, "\\boxed" + " " * 200_000, "#" * 200_000, "<answer>" * 25_000]
-    + ["</think>" * 25_000, "\0" * 200_000, "answer" + " " * 200_000, "\\boxed{" * 9 + "\\" * 199_000],
+    [
+        "{" * 200_000,
+        "}" * 200_000,
+        "\\" * 200_000,
+        "\\boxed{" * 30_000,
+        "\\boxed{" * 14_000 + "4" + "}" * 14_000,
+        "\\boxed{" * 9 + "\\" * 199_000,
+        "\\boxed{1}" * 22_000,
+        "\\boxed" + " " * 200_000,
+        "answer is " * 20_000,
+        "answer" + " " * 200_000,
+        "<answer>" * 25_000,
+        "</think>" * 25_000,
+        "#" * 200_000,
+        "\0" * 200_000,
+    ],
 )
 def test_long_hostile_text_is_searched(text: str) -> None:
     """Each of these took minutes with a search that starts again at every brace or box."""

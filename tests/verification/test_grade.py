@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from gen_service.verification.extract import extract
 from gen_service.verification.grade import grade
 
@@ -75,8 +76,9 @@ def test_code_in_an_answer_is_only_text(payload: str, tmp_path: Path) -> None:
 
 
 def test_sympy_cannot_evaluate_a_string() -> None:
-    from gen_service.verification.symbolic import EvaluationRefused, no_evaluation
     from sympy import sympify
+
+    from gen_service.verification.symbolic import EvaluationRefused, no_evaluation
 
     with no_evaluation():
         assert sympify("12") == 12
@@ -88,7 +90,7 @@ def test_sympy_cannot_evaluate_a_string() -> None:
 
 def test_numbers_and_imports_need_no_sympy() -> None:
     script = (
-        "import sys; from gen_service.verification.verify import Verifier; from gen_service.verification.grade import fast;"
+        "import sys; import gen_service.verification.verify; from gen_service.verification.grade import fast;"
         r"assert fast('1/2', r'\frac{1}{2}').outcome == 'correct'; assert fast('204', '205').outcome == 'incorrect';"
         "assert not {'sympy', 'math_verify', 'latex2sympy2_extended'} & set(sys.modules)"
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from gen_service.verification.grade import fast
-from gen_service.verification.rational import normalised, rational
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gen_service.verification.grade import fast
+from gen_service.verification.rational import normalised, rational
 
 INTEGERS = st.integers(min_value=-(10**12), max_value=10**12)
 POSITIVE = st.integers(min_value=1, max_value=10**6)
