@@ -20,16 +20,16 @@ _FINISHED: Final = ("stop", "length", "abort", "error", "repetition")
 class Histogram:
     """Counts per bucket; `observe` may count the same value several times."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.total = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
         self._counts[bisect_left(self._bounds, value)] += times
-        self._sum += value * times
+        self.total += value * times
 
     def lines(self, name: str, labels: str) -> list[str]:
         total = 0
@@ -37,7 +37,7 @@ class Histogram:
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             total += count
             lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
-        return [*lines, f"{name}_count{{{labels}}} {total}", f"{name}_sum{{{labels}}} {self._sum}"]
+        return [*lines, f"{name}_count{{{labels}}} {total}", f"{name}_sum{{{labels}}} {self.total}"]
 
 
 class ServerNumbers:
