@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +107,14 @@ def _assert_same(left: Trace, right: Trace) -> None:
 def assert_same() -> Callable[[Trace, Trace], None]:
     """Asserts that two traces are equal, token ids included."""
     return _assert_same
+
+
+@pytest.fixture
+def quick_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder where fsync costs nothing, for tests of many small runs."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
