@@ -95,7 +95,18 @@ def equal(gold: Parsed, answer: Parsed) -> bool:
     exact = _equal_constants(gold, answer)
     if exact is not None:
         return exact
-    return bool(math_verify_equal(gold, answer, timeout_seconds=None, allow_set_relation_comp=True))
+    if math_verify_equal(gold, answer, timeout_seconds=None, allow_set_relation_comp=True):
+        return True
+    return _equal_to_symbol(gold, answer)
+
+
+def _equal_to_symbol(gold: Parsed, answer: Parsed) -> bool:
+    """Whether an expression simplifies to a lone symbol, which math-verify compares by its printed form only."""
+    if isinstance(gold, sympy.Symbol) == isinstance(answer, sympy.Symbol):
+        return False
+    if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
+        return False
+    return bool(sympy.simplify(gold - answer).is_zero)
 
 
 def _equal_constants(gold: Parsed, answer: Parsed) -> bool | None:
