@@ -96,9 +96,7 @@ class AnswerBytes:
         )
 
     def chunks(self, start: int, end: int, interval: int) -> bytes:
-        """Chunks of `interval` ids each."""
-        if end - start <= interval:
-            return self.chunk(start, end)
+        """Chunks of `interval` ids each; nothing where there are no ids."""
         return b"".join([self.chunk(at, min(end, at + interval)) for at in range(start, end, interval)])
 
     def empty_choices(self) -> bytes:

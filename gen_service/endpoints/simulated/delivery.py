@@ -92,7 +92,8 @@ class Delivery:
         for end, due_s in self._answer.pace.writes(total, settings.stream_interval, settings.tick_s):
             await self._until(started + due_s * settings.slow)
             if sent <= breaks_at < end:
-                await response.write(data + self.bytes.chunks(sent, breaks_at, settings.stream_interval))
+                if part := data + self.bytes.chunks(sent, breaks_at, settings.stream_interval):
+                    await response.write(part)
                 sent, data = breaks_at, b""
                 if not await self._break(http, response):
                     return response
