@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
-
-import pytest
-import pytest_asyncio
 
 from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace
 from gen_service.settings import VerificationSettings
 from gen_service.verification.verify import Verifier
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def verifier() -> AsyncIterator[Verifier]:
-    async with Verifier(VerificationSettings(workers=2, wall_s=60)) as shared:
-        yield shared
+SETTINGS = VerificationSettings(workers=2, wall_s=60)
 
 
 def trace(content: str, answer: str | None = "4", reasoning: str | None = None, finish: str = "stop") -> Trace:
@@ -42,12 +34,12 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("row", "outcome", "extracted"), VERDICTS)
-async def test_verdicts(verifier: Verifier, row: Trace, outcome: str, extracted: str | None) -> None:
-    verdict = await verifier.verify(row)
-    assert (verdict.outcome, verdict.extracted) == (outcome, extracted)
-    assert verdict.reason
+async def test_verdicts() -> None:
+    async with Verifier(SETTINGS) as verifier:
+        verdicts = await asyncio.gather(*(verifier.verify(row) for row, _, _ in VERDICTS))
+    expected = [(outcome, extracted) for _, outcome, extracted in VERDICTS]
+    assert [(verdict.outcome, verdict.extracted) for verdict in verdicts] == expected
+    assert all(verdict.reason for verdict in verdicts)
 
 
 async def test_verification_off_is_unverified() -> None:
@@ -55,8 +47,7 @@ async def test_verification_off_is_unverified() -> None:
         assert (await off.verify(trace(r"\boxed{4}"))).outcome == "unverified"
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_mixed_checks_at_once(verifier: Verifier) -> None:
+async def test_mixed_checks_at_once() -> None:
     def expected(index: int) -> tuple[str, str, str]:
         kind = index % 4
         if kind == 0:
@@ -66,5 +57,6 @@ async def test_mixed_checks_at_once(verifier: Verifier) -> None:
         return (f"{index}x", f"{index}x+1", "incorrect") if kind == 2 else (f"{index}y", "(", "unparsable")
 
     checks = [expected(index) for index in range(200)]
-    grades = await asyncio.gather(*(verifier.check(gold, answer) for gold, answer, _ in checks))
+    async with Verifier(SETTINGS) as verifier:
+        grades = await asyncio.gather(*(verifier.check(gold, answer) for gold, answer, _ in checks))
     assert [grade.outcome for grade in grades] == [outcome for _, _, outcome in checks]
