@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -118,7 +119,8 @@ class LocalFolder:
                 leftover.unlink()
 
     def _stage(self, name: str, data: bytes) -> Path:
-        staged = self.staging(name)
+        # A name of its own: two writers that no lock keeps apart must not write one staged file together.
+        staged = self.staging(f"{name}.{uuid.uuid4().hex}")
         with staged.open("wb") as file:
             file.write(data)
             file.flush()
