@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml $(LOCKS)/cpu.txt $(LOCKS)/uv.txt
 	$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__ != "$(TORCH)".split("==")[1])' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
 	|| $(UV) install --quiet --no-deps --torch-backend cpu $(TORCH)
-	$(UV) install --quiet --no-deps --require-hashes -r $(LOCKS)/cpu.txt
+	$(UV) install --quiet --no-deps --require-hashes --compile-bytecode -r $(LOCKS)/cpu.txt
 	$(UV) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
