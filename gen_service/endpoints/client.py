@@ -138,10 +138,11 @@ class Client:
                     progressed |= take_event(url, data, draft)
             if len(rest) > EVENT_BYTES:
                 raise MalformedAnswer(url, f"an event of more than {EVENT_BYTES} bytes")
-            if progressed and not done:
+            if progressed:
                 now = loop.time()
                 draft.came(now)
-                deadline.reschedule(min(now + stall_s, wall_at))
+                if not done:
+                    deadline.reschedule(min(now + stall_s, wall_at))
 
     def _timed_out(self, url: str, error: TimeoutError, wall_at: float) -> EndpointError:
         settings = self._settings

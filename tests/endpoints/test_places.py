@@ -1,0 +1,210 @@
+"""Places under random interleavings: none lost, none given twice, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gen_service.endpoints.endpoint import Endpoint, Place
+from gen_service.endpoints.places import REMEMBERED_PROMPTS, Places
+from gen_service.errors import ServerFailed
+
+
+def servers(count: int, cap: int = 8) -> list[Endpoint]:
+    return [Endpoint(f"http://{number}", cap, 1, 1.0) for number in range(count)]
+
+
+class PlacesMachine(RuleBasedStateMachine):
+    """Takers come, leave, and are cancelled at any moment: before, while and after a place is handed to them."""
+
+    @initialize(count=st.integers(1, 3), cap=st.integers(1, 3), limit=st.integers(1, 6))
+    def begin(self, count: int, cap: int, limit: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.takers: list[asyncio.Task[Place]] = []
+        self.endpoints = servers(count, cap)
+        self.places = Places(self.endpoints, limit)
+
+    def turn(self) -> None:
+        """One turn of the event loop."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    @rule(prompt=st.sampled_from("abc"), avoid=st.integers(-1, 2))
+    def take(self, prompt: str, avoid: int) -> None:
+        avoided = self.endpoints[avoid] if 0 <= avoid < len(self.endpoints) else None
+        self.takers.append(self.loop.create_task(self.places.take(prompt, avoided)))
+
+    @rule()
+    def let_run(self) -> None:
+        self.turn()
+
+    @precondition(lambda self: self.takers)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.takers)).cancel()
+
+    @precondition(lambda self: self.holders())
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        holder = data.draw(st.sampled_from(self.holders()))
+        self.takers.remove(holder)
+        self.in_loop(self.places.give_back, holder.result())
+
+    @precondition(lambda self: self.holders())
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        holder = data.draw(st.sampled_from(self.holders()))
+        self.takers.remove(holder)
+        place = holder.result()
+        place.endpoint.failed(ServerFailed(place.endpoint.url, "x"), place, self.loop.time())
+        self.in_loop(self.places.give_back, place)
+
+    @rule(number=st.integers(0, 2))
+    def come_back(self, number: int) -> None:
+        self.endpoints[number % len(self.endpoints)].probed(None, self.loop.time())
+        self.in_loop(self.places.serve)
+
+    def in_loop(self, function: Any, *args: object) -> None:
+        async def call() -> None:
+            function(*args)
+
+        self.run(call())
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.loop.run_until_complete(coroutine)
+
+    def holders(self) -> list[asyncio.Task[Place]]:
+        return [taker for taker in self.takers if taker.done() and not taker.cancelled()]
+
+    @invariant()
+    def bounds_hold(self) -> None:
+        assert 0 <= self.places.taken <= self.places.limit
+        assert self.places.taken == sum(endpoint.in_flight for endpoint in self.endpoints)
+        assert all(0 <= endpoint.in_flight <= endpoint.cap for endpoint in self.endpoints)
+        assert self.places.taken >= len(self.holders())
+
+    def teardown(self) -> None:
+        """When the loop has settled no place is lost; when all come back and leave, nobody is left waiting."""
+        if not hasattr(self, "loop"):
+            return
+        self.settle()
+        assert self.places.taken == len(self.holders())
+        assert self.places.waiting == sum(1 for taker in self.takers if not taker.done())
+        for _ in range(len(self.takers) + 1):
+            for endpoint in self.endpoints:
+                endpoint.probed(None, self.loop.time())
+            self.in_loop(self.places.serve)
+            for holder in self.holders():
+                self.takers.remove(holder)
+                place = holder.result()
+                place.endpoint.succeeded(place, self.loop.time())
+                self.in_loop(self.places.give_back, place)
+            self.settle()
+        assert all(taker.done() for taker in self.takers)
+        assert self.places.taken == self.places.waiting == 0
+        self.loop.close()
+
+    def settle(self) -> None:
+        for _ in range(6):
+            self.turn()
+
+
+PlacesMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPlacesMachine = PlacesMachine.TestCase
+
+
+async def test_first_come_first_served() -> None:
+    places = Places(servers(1), limit=1)
+    held = await places.take("p", None)
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        place = await places.take(f"p{number}", None)
+        order.append(number)
+        places.give_back(place)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(one(number))
+        await asyncio.sleep(0)
+        places.give_back(held)
+    assert order == list(range(10))
+    assert places.taken == 0
+
+
+async def test_a_newcomer_does_not_overtake_who_waits() -> None:
+    places = Places(servers(1), limit=1)
+    held = await places.take("p", None)
+    first = asyncio.create_task(places.take("q", None))
+    await asyncio.sleep(0)
+    places.give_back(held)
+    second = asyncio.create_task(places.take("r", None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert first.done()
+    assert not second.done()
+    places.give_back(first.result())
+    places.give_back(await second)
+
+
+async def test_a_cancelled_waiter_leaves_the_queue_at_once() -> None:
+    places = Places(servers(1), limit=1)
+    held = await places.take("p", None)
+    waiters = [asyncio.create_task(places.take("q", None)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert places.waiting == 5
+    for waiter in waiters[:4]:
+        waiter.cancel()
+    await asyncio.gather(*waiters[:4], return_exceptions=True)
+    assert places.waiting == 1
+    places.give_back(held)
+    places.give_back(await waiters[4])
+    assert places.taken == 0
+
+
+async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_loaded() -> None:
+    endpoints = servers(3, cap=4)
+    places = Places(endpoints, limit=12)
+    siblings = [await places.take("p", None) for _ in range(4)]
+    assert len({place.endpoint for place in siblings}) == 1
+    others = [await places.take(f"q{number}", None) for number in range(8)]
+    assert [endpoint.in_flight for endpoint in endpoints] == [4, 4, 4]
+    for place in siblings + others:
+        places.give_back(place)
+
+
+async def test_a_retry_avoids_the_server_that_failed_while_another_has_room() -> None:
+    endpoints = servers(2, cap=1)
+    places = Places(endpoints, limit=2)
+    first = await places.take("p", None)
+    second = await places.take("p", first.endpoint)
+    assert second.endpoint is not first.endpoint
+    places.give_back(first)
+    third = await places.take("p", first.endpoint)
+    assert third.endpoint is first.endpoint
+    places.give_back(second)
+    places.give_back(third)
+
+
+async def test_a_server_on_trial_gets_one_request_before_all_others() -> None:
+    endpoints = servers(2)
+    places = Places(endpoints, limit=8)
+    now = asyncio.get_running_loop().time()
+    endpoints[1].eject("down", now)
+    endpoints[1].probed(None, now)
+    taken = [await places.take(f"p{number}", None) for number in range(4)]
+    assert [place.endpoint for place in taken] == [endpoints[1], endpoints[0], endpoints[0], endpoints[0]]
+    for place in taken:
+        places.give_back(place)
+
+
+async def test_remembered_prompts_are_bounded() -> None:
+    places = Places(servers(1), limit=1)
+    for number in range(REMEMBERED_PROMPTS + 10):
+        places.give_back(await places.take(f"p{number}", None))
+    assert len(places._homes) == REMEMBERED_PROMPTS
