@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Narrower than this the table loses columns; a pipe has no width of its own.
-WIDTH = 150
+WIDTH = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,7 @@ def show(figures: Iterable[Figure], console: Console | None = None) -> None:
         table.add_row(
             one.benchmark, one.name, f"{number(one.value)} {one.unit}", baseline, ratio, one.target, holds, one.against
         )
-    console = console or Console()
-    console.print(table, width=max(console.width, WIDTH), soft_wrap=True)
+    (console or Console(width=max(WIDTH, Console().width))).print(table)
 
 
 def number(value: float) -> str:

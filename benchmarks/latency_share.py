@@ -1,0 +1,145 @@
+"""How much of what is possible a client reaches when answers take time: against a bare loop, and against the ideal.
+
+500 in flight, 20 KB answers streamed by two simulated servers. Fixed: every answer takes 1.0 s. Heavy tail: lognormal,
+median 0.5 s, 99th percentile 3.4 s, cut at 4.1 s; the ideal is the list schedule on 500 machines in arrival order of
+the very latencies that the servers draw. Ours is the whole `generate()` call, from call to published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from benchmarks.children import run_child, run_job
+from benchmarks.figures import Figure, Target, compared, show
+from benchmarks.servers import simulated_servers
+from benchmarks.workload import SEED, samples_of, sums_spec, write_requests, write_sums
+from gen_service.endpoints.simulated import HEAVY_TAIL, Fixed, Script, TotalLatency, render_chat
+from gen_service.records import Sample
+from gen_service.storage import traces
+
+NAME = "latency_share"
+IN_FLIGHT = 500
+BYTES = 20_000
+SHARE = Target(at_least=0.95)
+# 32 tokens a chunk as recommended for vLLM, and few writes an answer, so that the servers are not the bottleneck.
+SERVERS = ["--seed", str(SEED), "--length", str(BYTES), "--unit", "bytes", "--stream-interval", "32", "--tick", "0.3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A distribution of latencies: its name, the servers' option, and the servers' script as a pure function."""
+
+    name: str
+    option: str
+    script: Script
+
+
+FIXED = Tail("fixed 1.0 s", "1.0", Script(SEED, Fixed(BYTES), "bytes", TotalLatency(Fixed(1.0))))
+HEAVY = Tail("heavy tail", "0.5:3.4:4.1", Script(SEED, Fixed(BYTES), "bytes", HEAVY_TAIL))
+
+
+@dataclass(slots=True)
+class Spans:
+    """Seconds of one repeat: the ideal, the bare loops, ours whole, and ours from first request to last manifest."""
+
+    ideal: float
+    bare: float
+    batches: float
+    ours: float
+    ours_inner: float
+
+
+def measure(tail: Tail, requests: int, repeats: int, *, with_batches: bool) -> list[Figure]:
+    """All clients by turns on the same servers."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        prompts = write_sums(folder / "prompts.jsonl", requests)
+        with simulated_servers([*SERVERS, "--latency", tail.option], processes=2) as urls:
+            spans = [
+                _repeat(folder, prompts, urls, tail, f"job-{repeat}", with_batches and repeat == 0)
+                for repeat in range(repeats)
+            ]
+    return _figures(tail, requests, spans)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run alone, print the table."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{NAME}", description=__doc__)
+    parser.add_argument("--requests", type=int, default=5_000, help="of the fixed latency")
+    parser.add_argument("--heavy-requests", type=int, default=2_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(argv)
+    fixed = measure(FIXED, options.requests, options.repeats, with_batches=False)
+    show([*fixed, *measure(HEAVY, options.heavy_requests, options.repeats, with_batches=True)])
+
+
+def list_schedule(latencies: Iterable[float], machines: int) -> float:
+    """Makespan when each job, in order, starts on the machine that is free first (Graham, 1966)."""
+    free = [0.0] * machines
+    for latency in latencies:
+        heapq.heapreplace(free, free[0] + latency)
+    return max(free)
+
+
+def latency_of(script: Script, sample: Sample) -> float:
+    """Seconds that an idle server takes for this sample."""
+    return script.latency_s(render_chat(sample.prompt.messages), sample.sample_id)
+
+
+def _repeat(
+    folder: Path, prompts: Path, urls: Sequence[str], tail: Tail, job: str, with_batches: bool
+) -> Spans:
+    spec = sums_spec(folder, prompts, urls, name=job, pool={"in_flight": IN_FLIGHT})
+    samples = list(samples_of(spec, folder))
+    asked = {
+        "urls": urls,
+        "requests": str(write_requests(folder / "requests.jsonl", samples)),
+        "in_flight": IN_FLIGHT,
+        "max_tokens": spec.sampling.max_tokens,
+        "model": "simulated",
+    }
+    ours = run_job(spec)
+    if ours["by_verdict"] != {"correct": len(samples)}:
+        raise RuntimeError(f"{len(samples)} right answers were sent, but the verdicts are {ours['by_verdict']}")
+    bare = run_child("bare_loop", asked)
+    batches = run_child("bare_loop", {**asked, "batches": True}) if with_batches else {"wall_s": 0.0}
+    ideal = list_schedule((latency_of(tail.script, sample) for sample in samples), IN_FLIGHT)
+    return Spans(ideal, bare["wall_s"], batches["wall_s"], ours["wall_s"], _inner(ours))
+
+
+def _inner(ours: dict[str, Any]) -> float:
+    """Seconds from the first request to the last manifest."""
+    first = min(pc.min(batch.column(0)).as_py() for batch in traces.read_batches(ours["folder"], ["started_at"]))
+    last = max(path.stat().st_mtime for path in Path(ours["folder"], "manifest").glob("*.json"))
+    return float(last - first.timestamp())
+
+
+def _figures(tail: Tail, requests: int, spans: list[Spans]) -> list[Figure]:
+    def figure(what: str, ours: str, baseline: str, against: str, target: Target | None = None) -> Figure:
+        pairs = [(requests / getattr(one, ours), requests / getattr(one, baseline)) for one in spans]
+        return compared(NAME, f"{tail.name}: {what}", "requests/s", pairs, against, target)
+
+    fixed = tail is FIXED
+    figures = [
+        figure("generate()", "ours", "bare", "bare streaming loop", SHARE if fixed else None),
+        figure("generate()", "ours", "ideal", "ideal list schedule", None if fixed else SHARE),
+        figure("generate(), first request to last row", "ours_inner", "ideal", "ideal list schedule"),
+        figure("bare streaming loop", "bare", "ideal", "ideal list schedule"),
+    ]
+    if spans[0].batches:
+        pairs = [(requests / spans[0].batches, requests / spans[0].ideal)]
+        what = f"{tail.name}: bare loop in batches of {IN_FLIGHT}"
+        figures.append(compared(NAME, what, "requests/s", pairs, "ideal list schedule"))
+    return figures
+
+
+if __name__ == "__main__":
+    main()
