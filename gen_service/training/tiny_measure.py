@@ -27,8 +27,8 @@ pipeline_tag: text-generation
 of problem out inside `<think>` tags and answers in `\\boxed{{}}`. It knows nothing else: any other text is read, and
 answered with nonsense.
 
-Made by `python -m gen_service.training.tiny_model`, seed {seed}: {steps} steps of {batch}, {seconds:.0f} s on a CPU.
-The last normalisation is then scaled by {gain}, so that it is often wrong when sampled.
+Made by `python -m gen_service.training.tiny_model --seed {seed}`: {steps} steps of {batch} problems, {seconds:.0f} s on
+a CPU. The last normalisation is then scaled by {gain} (1.0 is as trained): the lower, the more often a sample is wrong.
 
 Held-out problems, {problems} of each kind, temperature 1 (the sampling error of one kind is about {error:.3f}):
 
@@ -161,7 +161,7 @@ def write_card(
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     card = _CARD.format(
-        **record | dict(recipe),
+        **record | dict(recipe) | {"versions": ", ".join(f"{name} {number}" for name, number in versions.items())},
         context=model.config.max_position_embeddings,
         problems=scores[KINDS[0]].problems,
         error=0.5 / scores[KINDS[0]].problems ** 0.5,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -40,14 +42,19 @@ class Recipe:
     """What a training run is made of; with the versions, all that its result depends on.
 
     Attributes:
-        spread: standard deviation of the initial weights; 0.02, usual for wide models, needs twice the steps here.
+        steps: optimiser steps of `batch` conversations each.
+        learning_rate: AdamW's peak, for embeddings and gains.
+        matrix_rate: Muon's peak, for the layers' weight matrices.
+        width: of the hidden state; a multiple of 32.
+        spread: standard deviation of the initial weights; 0.02, usual for wide models, learns more slowly here.
         target: pass@1 at temperature 1 to come down to, measured on training problems.
     """
 
     seed: int = 20
-    steps: int = 1248
+    steps: int = 800
     batch: int = 64
     learning_rate: float = 3e-3
+    matrix_rate: float = 0.02
     layers: int = 3
     width: int = 128
     spread: float = 0.06
@@ -142,23 +149,47 @@ def _batches(examples: dict[Kind, list[Example]], recipe: Recipe) -> Iterator[li
 
 
 def _train(model: LlamaForCausalLM, examples: dict[Kind, list[Example]], recipe: Recipe, pad: int) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.steps + _BUCKETED_BATCHES, pct_start=0.05
+    matrices, rest = _parameters(model)
+    optimizers = (
+        torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_rate(step, recipe.steps))
+        for optimizer in optimizers
+    ]
     started, total = time.monotonic(), 0.0
-    for step, batch in enumerate(_batches(examples, recipe), start=1):
+    for step, batch in enumerate(islice(_batches(examples, recipe), recipe.steps), start=1):
         ids, labels = _padded(batch, pad)
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
         total += float(loss.detach())
         if step % 50 == 0:
             logger.info("step %d loss %.4f, %.2f s a step", step, total / 50, (time.monotonic() - started) / step)
             total = 0.0
+
+
+def _parameters(model: LlamaForCausalLM) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The layers' weight matrices, for Muon (Jordan et al. 2024), which is defined for such only; and all the rest.
+
+    On these problems it takes less than half of AdamW's steps: at step 250 the losses were 0.26 and 0.76.
+    """
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    chosen = {id(weight) for weight in matrices}
+    return matrices, [weight for weight in model.parameters() if id(weight) not in chosen]
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    """The learning rate's share of its peak: a linear rise over 5% of the steps, then a cosine down to nothing."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / (steps - rise))))
 
 
 def _padded(batch: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
