@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -138,13 +139,16 @@ class Generation(Generic[Position]):
         self._progress.interrupted = sampling.interrupted
 
     async def _samples(self, prompts: Iterator[Prompt | BadPromptRow]) -> AsyncGenerator[Sample, None]:
-        async for prompt in in_chunks(prompts, PROMPTS_READ_AHEAD):
-            if isinstance(prompt, BadPromptRow):
-                self._folder.reject(prompt)
-                continue
-            for sample in self._plan.samples_of(prompt):
-                if not self._folder.is_done(sample.sample_id):
-                    yield sample
+        async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
+            async for prompt in source:
+                # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
+                await asyncio.sleep(0)
+                if isinstance(prompt, BadPromptRow):
+                    self._folder.reject(prompt)
+                    continue
+                for sample in self._plan.samples_of(prompt):
+                    if not self._folder.is_done(sample.sample_id):
+                        yield sample
 
     async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
@@ -163,10 +167,15 @@ class Generation(Generic[Position]):
         await self._publish(*found)
 
     async def _publish(self, position: Position, trace: Trace) -> None:
-        verdict = await self._verifier.verify(trace)
-        finished = self._without_dropped_text(replace(trace, verdict=verdict))
+        finished = self._without_dropped_text(replace(trace, verdict=await self._verdict(trace)))
         await self._folder.publish(position, finished)
         self._progress.count(finished)
+
+    async def _verdict(self, trace: Trace) -> Verdict:
+        """An error is an error, whether or not there is a gold answer to verify against."""
+        if trace.completion is None:
+            return Verdict("error", trace.error or "no completion")
+        return await self._verifier.verify(trace)
 
     def _without_dropped_text(self, trace: Trace) -> Trace:
         completion = trace.completion

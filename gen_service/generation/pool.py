@@ -52,6 +52,9 @@ class Pool(Generic[Item, Result]):
     slow disk or verifier slows the reading by itself. Once made, an item is always delivered: a stop cancels only
     what is still being made, after the grace. An exception from `make` or `deliver` is a bug and ends the pool.
 
+    Attributes:
+        interrupted: items given up because a stop's grace was over.
+
     Args:
         make: the cancellable part; nothing durable has happened before it returns.
         deliver: the part that is never cancelled by a stop.
@@ -81,7 +84,6 @@ class Pool(Generic[Item, Result]):
         Raises:
             Exception: the first error of the source, `make` or `deliver`.
         """
-        watching: asyncio.Task[None] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed(group, items))
@@ -89,8 +91,8 @@ class Pool(Generic[Item, Result]):
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            if watching is not None:
-                watching.cancel()
+            watching.cancel()
+            await asyncio.wait({watching})
 
     async def _feed(self, group: asyncio.TaskGroup, items: AsyncGenerator[Item, None]) -> None:
         async with aclosing(items) as source:
@@ -100,8 +102,7 @@ class Pool(Generic[Item, Result]):
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
-                task = group.create_task(self._one(item))
-                self._making.add(task)
+                self._making.add(group.create_task(self._one(item)))
 
     async def _one(self, item: Item) -> None:
         task = asyncio.current_task()
@@ -109,9 +110,6 @@ class Pool(Generic[Item, Result]):
         try:
             try:
                 result = await self._make(item)
-            except asyncio.CancelledError:
-                self.interrupted += 1
-                raise
             finally:
                 self._making.discard(task)
             await self._deliver(result)
@@ -122,5 +120,6 @@ class Pool(Generic[Item, Result]):
         await self._stop.wait()
         feeding.cancel()
         await self._stop.wait_grace(self._grace_s)
-        for task in list(self._making):
+        self.interrupted = len(self._making)
+        for task in self._making:
             task.cancel()

@@ -22,7 +22,9 @@ from gen_service.errors import (
 
 URL = "http://127.0.0.1:1"
 failures = st.one_of(
-    st.sampled_from([Unreachable, ServerFailed, StreamBroken, MalformedAnswer, Stalled]).map(lambda kind: kind(URL, "x")),
+    st.sampled_from([Unreachable, ServerFailed, StreamBroken, MalformedAnswer, Stalled]).map(
+        lambda kind: kind(URL, "x")
+    ),
     st.one_of(st.none(), st.floats(0, 100)).map(lambda seconds: Overloaded(URL, "x", 429, seconds)),
 )
 
