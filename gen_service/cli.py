@@ -108,9 +108,13 @@ def inspect(
         print_traces(console, path, show)
 
 
-@app.command("simulated-server", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    "simulated-server",
+    # Its flags are parsed where they are used; the engine of the flags here would have to know them all.
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
 def simulated_server(context: typer.Context) -> None:
-    """Serve a simulated vLLM with seeded lengths, speed and faults (its own flags: `-- --help`)."""
+    """Serve a simulated vLLM with seeded lengths, speed and faults."""
     from gen_service.endpoints.simulated.__main__ import main as serve
 
     serve(context.args)
