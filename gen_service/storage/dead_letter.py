@@ -12,7 +12,7 @@ import orjson
 
 from gen_service.errors import BadPromptRow
 from gen_service.records import Trace
-from gen_service.storage.disk_space import SpaceWaiter, sync_file, write_at
+from gen_service.storage.disk_space import SpaceWaiter, make_folder, sync_file, write_at
 from gen_service.storage.seen import Seen
 from gen_service.storage.surrogates import scrub
 
@@ -34,7 +34,7 @@ class DeadLetter:
     """
 
     def __init__(self, path: Path, seen: Seen, space: SpaceWaiter) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.path = path
         self.rejected = 0
         self._seen = seen

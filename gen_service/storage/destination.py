@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
-from gen_service.storage.disk_space import sync_file, sync_folder
+from gen_service.storage.disk_space import make_folder, sync_file, sync_folder
 
 _LEFTOVER = ".tmp"
 
@@ -78,7 +78,7 @@ class LocalFolder:
 
     def staging(self, name: str) -> Path:
         path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path.with_name(f".{path.name}{_LEFTOVER}")
 
     def adopt(self, staged: Path, name: str) -> None:

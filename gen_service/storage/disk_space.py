@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from gen_service.errors import StorageError
@@ -88,6 +89,14 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
         sync_file(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably: a file in a folder that a power cut took away is lost too."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_file(descriptor: int) -> None:

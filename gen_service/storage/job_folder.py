@@ -98,8 +98,10 @@ class JobFolder:
         self._destination: Destination
         self._next_manifest: int
         self._last: Manifest
-        self._published_ids: Seen
-        self._journaled_ids: Seen
+        self._published_before: Seen
+        self._done_ids: Seen
+        # Recorded or recovered by this run and not yet given to `publish`: as many as the pool has places.
+        self._unpublished: set[str] = set()
         self._dead_letter_keys: Seen
         self._dead_letter: DeadLetter
         self._watermark: Watermark
@@ -121,7 +123,7 @@ class JobFolder:
 
     def is_done(self, sample_id: str) -> bool:
         """Whether the sample is published or journaled, by this run or an earlier one: never generate it again."""
-        return sample_id in self._published_ids or sample_id in self._journaled_ids
+        return sample_id in self._done_ids
 
     def recovered(self) -> Iterator[tuple[JournalPosition, Trace]]:
         """The traces that earlier runs journaled but did not publish, each to be given to `publish` once.
@@ -133,25 +135,29 @@ class JobFolder:
             raise StorageError("recovered() was called twice: its traces would be published twice")
         self._is_replayed = True
         for position, trace in self._journal.replay():
-            is_open = trace.sample.sample_id not in self._published_ids
+            is_open = trace.sample.sample_id not in self._published_before
             self._watermark.replaying(position, is_open)
             if is_open:
+                self._unpublished.add(trace.sample.sample_id)
                 yield position, trace
         self._watermark.replayed()
 
     async def record(self, trace: Trace) -> JournalPosition:
-        """Journal a trace, which has no verdict yet; durable when this returns.
+        """Journal a trace, which has no verdict yet; durable when this returns. Cancelled, it may be written or not.
 
         Raises:
             StorageError: the sample is done already, or the disk failed. A full disk only takes longer.
         """
         sample_id = trace.sample.sample_id
-        if sample_id in self._published_ids or not self._journaled_ids.add(sample_id):
+        if not self._done_ids.add(sample_id):
             raise StorageError(f"sample {sample_id} is recorded already")
-        return await self._journal.append(trace)
+        position = await self._journal.append(trace)
+        self._unpublished.add(sample_id)
+        return position
 
     async def publish(self, position: JournalPosition, trace: Trace) -> None:
-        """Put a recorded trace, now with its verdict, into the next part. Waits while the disk is behind.
+        """Put a recorded trace, now with its verdict, into the next part. Waits while the disk is behind; the row is
+        published also if that wait is cancelled.
 
         Raises:
             StorageError: the sample was never recorded, or is published already, or the disk failed.
@@ -160,10 +166,10 @@ class JobFolder:
         sample_id = trace.sample.sample_id
         if trace.verdict is None:
             raise ValueError(f"sample {sample_id} has no verdict: it cannot be published")
-        if sample_id not in self._journaled_ids:
-            raise StorageError(f"sample {sample_id} was not recorded: it cannot be published")
-        if not self._published_ids.add(sample_id):
-            raise StorageError(f"sample {sample_id} is published already")
+        if sample_id not in self._unpublished:
+            why = "is published already" if sample_id in self._done_ids else "was not recorded"
+            raise StorageError(f"sample {sample_id} {why}: it cannot be published")
+        self._unpublished.remove(sample_id)
         if trace.verdict.outcome == "error":
             self._dead_letter.add_sample(trace)
         await self._shards.add(position, trace)
@@ -217,8 +223,9 @@ class JobFolder:
             self._destination = open_destination(self._places.published, self._places.staging)
             write_job(self._destination, self._job_id, self._spec, self._identity)
             manifests = self._take_over()
-            self._published_ids = Seen(self._places.seen("published"))
-            published_parts.add_published(self._destination, manifests, self._published_ids)
+            self._published_before = Seen(self._places.seen("published"))
+            self._done_ids = Seen(self._places.seen("done"))
+            published_parts.add_published(self._destination, manifests, self._published_before, self._done_ids)
             self._dead_letter_keys = Seen(self._places.seen("dead-letter"))
             self._dead_letter = DeadLetter(self._places.dead_letter, self._dead_letter_keys, self._space)
             self._open_journal()
@@ -245,9 +252,8 @@ class JobFolder:
         self._watermark = Watermark(covered)
         self._journal = Journal(self._places.journal, self._space, self._watermark, covered=covered)
         if self._journal.torn_bytes:
-            self._notice(f"cut {self._journal.torn_bytes} unacknowledged bytes off the journal: its writer was killed")
-        self._journaled_ids = Seen(self._places.seen("journaled"))
-        self._journaled_ids.add_many(trace.sample.sample_id for _, trace in self._journal.replay())
+            self._notice(f"cut {self._journal.torn_bytes} bytes of an unfinished write off the journal")
+        self._done_ids.add_many(trace.sample.sample_id for _, trace in self._journal.replay())
 
     def _commit(self, part: Part, positions: list[JournalPosition]) -> None:
         """Publish a part whose file is durable. The dead letter goes first: the manifest is the last write."""
@@ -276,7 +282,7 @@ class JobFolder:
         self._space.write("README.md", lambda: write_card(self._destination, self._job_id, self._spec, manifests))
 
     def _let_go(self) -> None:
-        for name in ("_dead_letter", "_dead_letter_keys", "_published_ids", "_journaled_ids"):
+        for name in ("_dead_letter", "_dead_letter_keys", "_published_before", "_done_ids"):
             if (resource := getattr(self, name, None)) is not None:
                 resource.close()
         self._lock.release()

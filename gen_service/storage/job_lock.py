@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from gen_service.errors import JobLocked
+from gen_service.storage.disk_space import make_folder
 
 
 class JobLock:
@@ -17,7 +18,7 @@ class JobLock:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

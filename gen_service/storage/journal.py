@@ -12,7 +12,7 @@ from pathlib import Path
 from gen_service.errors import JournalCorrupt, StorageError
 from gen_service.records import Trace
 from gen_service.storage import codec, frames, segments
-from gen_service.storage.disk_space import SpaceWaiter
+from gen_service.storage.disk_space import SpaceWaiter, make_folder
 from gen_service.storage.frames import ORIGIN, JournalPosition
 from gen_service.storage.watermark import Watermark
 
@@ -62,7 +62,7 @@ class Journal:
         self._covered = covered
         self._gather_s = gather_s
         self._segment_bytes = segment_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.release(covered)
         self._earlier = segments.segment_numbers(folder)
         self.torn_bytes = sum(segments.repair(*self._part_to_read(number)) for number in self._earlier)
