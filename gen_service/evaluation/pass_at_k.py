@@ -1,4 +1,4 @@
-"""pass@k, the unbiased estimator of Chen et al. 2021, "Evaluating Large Language Models Trained on Code"."""
+"""pass@k by the unbiased estimator of Chen and others, 2021, "Evaluating Large Language Models Trained on Code"."""
 
 from __future__ import annotations
 
