@@ -49,20 +49,22 @@ def check_parts(destination: Destination, manifests: list[Manifest], *, verify: 
         destination.remove(orphan)
 
 
-def add_published(destination: Destination, manifests: list[Manifest], seen: Seen) -> None:
-    """Put the sample ids of all published rows into `seen`.
+def add_published(destination: Destination, manifests: list[Manifest], *seen: Seen) -> None:
+    """Put the sample ids of all published rows into each of these sets.
 
     Raises:
         StorageError: a sample was published twice.
     """
     for part in (part for published in manifests for part in published.parts):
-        ids = (
+        ids = [
             sample_id
             for batch in traces.part_batches(destination, part, ["sample_id"])
             for sample_id in batch.column(0).to_pylist()
-        )
-        if (added := seen.add_many(ids)) != part.rows:
-            raise StorageError(f"{destination.locate(part.file)} repeats {part.rows - added} samples of earlier rows")
+        ]
+        for one in seen:
+            if (added := one.add_many(ids)) != part.rows:
+                repeated = part.rows - added
+                raise StorageError(f"{destination.locate(part.file)} repeats {repeated} samples of earlier rows")
 
 
 def _sha256(destination: Destination, name: str) -> str:
