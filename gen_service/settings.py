@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 TruncationPolicy = Literal["keep", "drop", "continue"]
 
+# What a request says besides its sampling; `n` is always one, since a sample is a request.
+REQUEST_FIELDS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "return_token_ids", "n"})
+
 
 class Section(BaseModel):
     """A part of a job spec: immutable, and a misspelt field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ColumnNames(Section):
@@ -65,6 +68,14 @@ class SamplingSettings(Section):
     seed: int | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("extra")
+    @classmethod
+    def _leaves_the_request_alone(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(extra.keys() & (REQUEST_FIELDS | cls.model_fields.keys()))
+        if taken:
+            raise ValueError(f"no {' or '.join(map(repr, taken))}, which are set elsewhere")
+        return extra
+
 
 class TruncationSettings(Section):
     """What becomes of an answer that `max_tokens` cut off. It is an outcome, never an error.
@@ -94,6 +105,11 @@ class EndpointSettings(Section):
     backoff_s: Annotated[float, Field(gt=0)] = 0.5
     eject_after: Annotated[int, Field(ge=1)] = 3
     probe_s: Annotated[float, Field(gt=0)] = 1.0
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_alone(cls, urls: object) -> object:
+        return (urls,) if isinstance(urls, str) else urls
 
     @field_validator("urls")
     @classmethod

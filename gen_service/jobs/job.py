@@ -121,7 +121,7 @@ def spec_error(error: ValidationError) -> SpecError:
     """The first problem pydantic found, in our words."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
-    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "missing":
         return SpecError(field, None, "a value: the field is required")
     if kind == "extra_forbidden":
