@@ -61,10 +61,8 @@ async def batches(session: aiohttp.ClientSession, given: dict[str, Any], request
         await asyncio.gather(*(post(session, next(urls), given, request) for request in batch))
 
 
-async def measured(given: dict[str, Any]) -> dict[str, Any]:
+async def measured(given: dict[str, Any], requests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The cost of all requests."""
-    lines = Path(given["requests"]).read_bytes().splitlines()
-    requests = [orjson.loads(line) for line in lines]
     connector = aiohttp.TCPConnector(limit=0)
     send = batches if given.get("batches") else stream
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
@@ -77,7 +75,9 @@ async def measured(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the input, print the answer."""
-    print(json.dumps(run_async(measured(json.load(sys.stdin)))))
+    given = json.load(sys.stdin)
+    requests = [orjson.loads(line) for line in Path(given["requests"]).read_bytes().splitlines()]
+    print(json.dumps(run_async(measured(given, requests))))
 
 
 if __name__ == "__main__":

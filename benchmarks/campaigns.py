@@ -49,14 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _kill_figures(report: KillReport) -> list[Figure]:
     title = f"kill -9 x {report.kills}, {report.samples:,} samples"
-    sums = f"{sum(report.open_at_kill)} open at the kills"
+    opened = sum(report.open_at_kill)
+    again = counted(NAME, f"{title}: asked again", "requests", [report.asked_again], Target(at_most=opened))
     return [
         counted(NAME, f"{title}: rows lost", "rows", [report.lost], NONE),
         counted(NAME, f"{title}: rows doubled", "rows", [report.doubled], NONE),
         counted(NAME, f"{title}: durable samples asked again", "requests", [report.asked_though_durable], NONE),
         counted(NAME, f"{title}: texts no server sent", "rows", [report.wrong_text], NONE),
         counted(
-            NAME, f"{title}: asked again", "requests", [report.asked_again], Target(at_most=sum(report.open_at_kill)), sums
+            NAME,
+            f"{title}: asked again",
+            "requests",
+            [report.asked_again],
+            Target(at_most=sum(report.open_at_kill)),
+            sums,
         ),
     ]
 

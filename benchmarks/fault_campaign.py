@@ -10,9 +10,9 @@ from pathlib import Path
 import orjson
 
 from benchmarks.servers import simulated_servers
-from benchmarks.trip import ServerLog, generating, write_spec
-from benchmarks.workload import SEED, samples_of, sums_spec, write_sums
-from gen_service.endpoints.simulated import Fixed, Script, render_chat
+from benchmarks.trip import ServerLog, exit_code, generating, write_spec
+from benchmarks.workload import SEED, prompt_text, samples_of, sums_spec, write_sums
+from gen_service.endpoints.simulated import Fixed, Script
 from gen_service.endpoints.simulated.tokenizer import decode_answer
 from gen_service.jobs.job import JobSpec
 from gen_service.storage import traces
@@ -78,15 +78,15 @@ def run_fault_campaign(folder: Path, samples: int, refused: int = 20) -> FaultRe
     with simulated_servers(arguments, servers=SERVERS) as urls:
         spec = sums_spec(folder, prompts, urls, pool={"in_flight": IN_FLIGHT}, endpoints={"stall_s": STALL_S})
         with generating(write_spec(folder / "spec.json", spec), folder / "words.txt") as child:
-            exit_code = child.wait()
-    report = FaultReport(samples, refused, exit_code=exit_code)
+            code = exit_code(child)
+    report = FaultReport(samples, refused, exit_code=code)
     _check(report, spec, folder, ServerLog(folder / "servers.log").read())
     return report
 
 
 def _check(report: FaultReport, spec: JobSpec, folder: Path, log: ServerLog) -> None:
     at, counts = places(spec.output, spec.job_id), Counter[str]()
-    expected = {sample.sample_id: sample.prompt.messages for sample in samples_of(spec, folder)}
+    expected = {sample.sample_id: prompt_text(sample) for sample in samples_of(spec, folder)}
     dead = {line["sample_id"]: line["reason"] for line in map(orjson.loads, at.dead_letter.read_bytes().splitlines())}
     script = Script(seed=SEED, length=Fixed(LENGTH))
     columns = ["sample_id", "reasoning", "content", "verdict", "error", "continued", "retries"]
@@ -94,7 +94,7 @@ def _check(report: FaultReport, spec: JobSpec, folder: Path, log: ServerLog) -> 
         sample_id = row["sample_id"]
         counts[sample_id] += 1
         report.retries.update(row["retries"])
-        prompt = render_chat(expected.get(sample_id, ()))
+        prompt = expected.get(sample_id, "")
         if row["error"] is not None:
             report.errors += 1
             said = SERVER_WORDS in row["error"] and SERVER_WORDS in dead.get(sample_id, "")

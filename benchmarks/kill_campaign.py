@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.servers import simulated_servers
 from benchmarks.trip import (
     ServerLog,
+    exit_code,
     generating,
     journaled_ids,
     manifests,
@@ -105,7 +106,7 @@ class _Campaign:
             self._run_and_kill(goal)
         durable, first = self._durable(), len(self._log.read().received)
         with generating(self._spec_file, self._words) as child:
-            self._report.exit_code = child.wait()
+            self._report.exit_code = exit_code(child)
         self._check_asked(durable, first)
         self._check_published()
         return self._report
@@ -122,7 +123,7 @@ class _Campaign:
                 child.kill()
                 self._report.kills += 1
                 self._report.killed_while_opening += while_opening
-            child.wait()
+            exit_code(child)
         asked = self._check_asked(durable, first)
         self._report.open_at_kill.append(len(asked - self._durable()))
 
@@ -147,4 +148,3 @@ class _Campaign:
         report.doubled = counts.total() - len(counts) + len(counts.keys() - self._expected)
         report.requests = len(log.received)
         report.asked_again = len(log.received) - len(set(log.received))
-

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from benchmarks.children import run_child, run_job
 from benchmarks.figures import Figure, Target, compared, show
 from benchmarks.servers import simulated_servers
-from benchmarks.workload import SEED, samples_of, sums_spec, write_requests, write_sums
-from gen_service.endpoints.simulated import HEAVY_TAIL, Fixed, Script, TotalLatency, render_chat
+from benchmarks.workload import SEED, prompt_text, samples_of, sums_spec, write_requests, write_sums
+from gen_service.endpoints.simulated import HEAVY_TAIL, Fixed, Script, TotalLatency
 from gen_service.records import Sample
 from gen_service.storage import traces
 
@@ -91,12 +91,10 @@ def list_schedule(latencies: Iterable[float], machines: int) -> float:
 
 def latency_of(script: Script, sample: Sample) -> float:
     """Seconds that an idle server takes for this sample."""
-    return script.latency_s(render_chat(sample.prompt.messages), sample.sample_id)
+    return script.latency_s(prompt_text(sample), sample.sample_id)
 
 
-def _repeat(
-    folder: Path, prompts: Path, urls: Sequence[str], tail: Tail, job: str, with_batches: bool
-) -> Spans:
+def _repeat(folder: Path, prompts: Path, urls: Sequence[str], tail: Tail, job: str, with_batches: bool) -> Spans:
     spec = sums_spec(folder, prompts, urls, name=job, pool={"in_flight": IN_FLIGHT})
     samples = list(samples_of(spec, folder))
     asked = {

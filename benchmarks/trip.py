@@ -62,6 +62,15 @@ def wait_until(reached: Callable[[], bool], child: subprocess.Popen[bytes], outp
     return True
 
 
+def exit_code(child: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that is about to end.
+
+    Raises:
+        subprocess.TimeoutExpired: it does not end.
+    """
+    return child.wait(WITHIN_S)
+
+
 @dataclass(slots=True)
 class ServerLog:
     """What the servers say they received and sent, read as it grows.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gen_service.endpoints.simulated import render_chat
 from gen_service.generation.generate import SamplePlan
 from gen_service.jobs.job import JobSpec, make_spec
 from gen_service.records import Prompt, Sample
@@ -30,15 +31,15 @@ def write_sums(path: Path, count: int, *, marker: str = "", marked: int = 0) -> 
     return path
 
 
-def sums_spec(folder: Path, prompts: Path, urls: Sequence[str], **sections: Any) -> JobSpec:
-    """A job over `prompts` that writes under `folder`.
+def sums_spec(folder: Path, source: Path, urls: Sequence[str], **sections: Any) -> JobSpec:
+    """A job over the prompts in `source` that writes under `folder`.
 
     Args:
         sections: values over the spec's defaults.
     """
     document: dict[str, Any] = {
         "name": "job",
-        "prompts": {"path": str(prompts)},
+        "prompts": {"path": str(source)},
         "endpoints": {"urls": list(urls), "model": "simulated"},
         "sampling": {"max_tokens": 16384},
         "output": {"path": str(folder / "out")},
@@ -55,6 +56,11 @@ def samples_of(spec: JobSpec, scratch: Path) -> Iterator[Sample]:
         for prompt in prompt_source.read(spec.prompts, seen):
             if isinstance(prompt, Prompt):
                 yield from plan.samples_of(prompt)
+
+
+def prompt_text(sample: Sample) -> str:
+    """The rendered prompt that a simulated server computes its answer from."""
+    return render_chat([{"role": turn["role"], "content": turn["content"]} for turn in sample.prompt.messages])
 
 
 def write_requests(path: Path, samples: Sequence[Sample]) -> Path:

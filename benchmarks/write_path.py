@@ -54,7 +54,9 @@ def measure(rows: int, repeats: int, paced_s: float = 3.0) -> list[Figure]:
             folder.mkdir()
             journal, bare = run_async(journal_cost(folder / "journal", made)), lines_cost(folder / "lines", made)
             lines.append((rows / journal.wall_s, rows / bare.wall_s))
-            paced.append((run_async(paced_share(folder / "a", made, paced_s)), paced_lines(folder / "b", made, paced_s)))
+            paced.append(
+                (run_async(paced_share(folder / "a", made, paced_s)), paced_lines(folder / "b", made, paced_s))
+            )
             part, seconds = run_async(shard_cost(folder / "shards", made))
             table, table_seconds = table_cost(folder / "table.parquet", made)
             shards.append((rows / seconds, rows / table_seconds))

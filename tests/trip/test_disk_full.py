@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import simulated_servers
-from benchmarks.trip import ServerLog, generating, journaled_ids, published_ids, wait_until, write_spec
+from benchmarks.trip import ServerLog, exit_code, generating, journaled_ids, published_ids, wait_until, write_spec
 from benchmarks.workload import samples_of, sums_spec, write_sums
 from gen_service.storage import traces
 
@@ -41,7 +41,7 @@ def test_a_full_disk_pauses_the_job_and_nothing_is_lost(full: str, small_disk: P
             durable = {*journaled_ids(spec), *published_ids(spec)}
             assert len(durable) < SAMPLES
             ballast.unlink()
-            assert child.wait() == 0, words.read_text()
+            assert exit_code(child) == 0, words.read_text()
     assert AGAIN in words.read_text()
     rows = Counter(published_ids(spec))
     assert rows == Counter(sample.sample_id for sample in samples_of(spec, tmp_path))

@@ -13,7 +13,7 @@ import datasets
 import pytest
 
 from benchmarks.servers import simulated_servers
-from benchmarks.trip import ServerLog, generating, journaled_ids, published_ids, wait_until, write_spec
+from benchmarks.trip import ServerLog, exit_code, generating, journaled_ids, published_ids, wait_until, write_spec
 from benchmarks.workload import samples_of, sums_spec, write_sums
 from gen_service.jobs.job import JobSpec
 from gen_service.storage import traces
@@ -42,14 +42,14 @@ def test_a_stopped_job_is_readable_at_once_and_the_same_command_continues(
         with generating(spec_file, words) as child:
             assert wait_until(lambda: log.read().answered >= 60, child, words), words.read_text()
             child.send_signal(number)
-            assert child.wait() == INTERRUPTED, words.read_text()
+            assert exit_code(child) == INTERRUPTED, words.read_text()
     finished = set(published_ids(spec))
     assert 0 < len(finished) < SAMPLES
     assert set(journaled_ids(spec)) <= finished, "an acknowledged answer was not published"
     assert stopped_rows(spec) == finished
     asked = len(log.read().received)
     with simulated_servers(arguments, port=int(urls[0].rpartition(":")[2])), generating(spec_file, words) as child:
-        assert child.wait() == DONE, words.read_text()
+        assert exit_code(child) == DONE, words.read_text()
     assert not finished & set(log.read().received[asked:]), "a published sample was asked for again"
     assert Counter(published_ids(spec)) == Counter(sample.sample_id for sample in samples_of(spec, tmp_path))
 
@@ -63,7 +63,7 @@ def test_a_second_interrupt_ends_the_grace(tmp_path: Path) -> None:
             child.send_signal(signal.SIGINT)
             assert wait_until(lambda: "stopping" in words.read_text(), child, words), words.read_text()
             child.send_signal(signal.SIGINT)
-            assert child.wait() == INTERRUPTED, words.read_text()
+            assert exit_code(child) == INTERRUPTED, words.read_text()
     assert set(journaled_ids(spec)) <= set(published_ids(spec))
 
 
