@@ -56,14 +56,7 @@ def _kill_figures(report: KillReport) -> list[Figure]:
         counted(NAME, f"{title}: rows doubled", "rows", [report.doubled], NONE),
         counted(NAME, f"{title}: durable samples asked again", "requests", [report.asked_though_durable], NONE),
         counted(NAME, f"{title}: texts no server sent", "rows", [report.wrong_text], NONE),
-        counted(
-            NAME,
-            f"{title}: asked again",
-            "requests",
-            [report.asked_again],
-            Target(at_most=sum(report.open_at_kill)),
-            sums,
-        ),
+        again,
     ]
 
 

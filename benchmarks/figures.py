@@ -15,6 +15,8 @@ from rich.table import Table
 
 # Narrower than this the table loses columns; a pipe has no width of its own.
 WIDTH = 180
+# Where results are written, in the current folder; not under version control.
+RESULTS = Path("bench-results")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ SERVERS = ["--seed", str(SEED), "--length", "16", "--no-reasoning", "--stream-in
 
 def measure(few: int, many: int, repeats: int = 1) -> list[Figure]:
     """Both sizes, each in a fresh process, by turns."""
-    pairs = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name, simulated_servers(SERVERS, processes=2) as urls:
         folder = Path(name)
-        for repeat in range(repeats):
-            pairs.append((_peak_mb(folder, urls, many, repeat), _peak_mb(folder, urls, few, repeat)))
+        pairs = [
+            (_peak_mb(folder, urls, many, repeat), _peak_mb(folder, urls, few, repeat)) for repeat in range(repeats)
+        ]
     title = f"peak of {many:,} prompts"
     growth = [large - small for large, small in pairs]
     return [

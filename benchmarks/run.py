@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import campaigns, client_cost, latency_share, memory, write_path
-from benchmarks.figures import Figure, save, show
-
-RESULTS = Path("bench-results")
+from benchmarks.figures import RESULTS, Figure, save, show
 
 
 @dataclass(frozen=True, slots=True)

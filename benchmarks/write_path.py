@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 
-from benchmarks.figures import Figure, Target, compared, show
+from benchmarks.figures import RESULTS, Figure, Target, compared, show
 from benchmarks.measurement import Cost, Meter
 from benchmarks.workload import SEED
 from gen_service.endpoints.simulated.tokenizer import WORDS
@@ -41,14 +41,15 @@ AGAINST_LINES = "JSON lines + fdatasync per 256 rows"
 
 
 def measure(rows: int, repeats: int, paced_s: float = 3.0) -> list[Figure]:
-    """Ours and the baselines by turns, in a temporary folder of the disk that holds the current one."""
+    """Ours and the baselines by turns, on the disk of the current folder: many a /tmp is memory, where syncs are free."""
+    RESULTS.mkdir(exist_ok=True)
     made = make_traces(rows)
     lines: list[tuple[float, float]] = []
     paced: list[tuple[float, float]] = []
     shards: list[tuple[float, float]] = []
     sizes: list[tuple[float, float]] = []
     raw = sum(len(codec.encode(trace)) for trace in made)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as name:
         for repeat in range(repeats):
             folder = Path(name, str(repeat))
             folder.mkdir()

@@ -12,7 +12,7 @@ LATENCIES = st.lists(st.floats(0.01, 10.0), min_size=1, max_size=60)
 @given(latencies=LATENCIES, machines=st.integers(1, 8))
 def test_a_list_schedule_keeps_grahams_bounds(latencies: list[float], machines: int) -> None:
     makespan = list_schedule(latencies, machines)
-    least = max(max(latencies), sum(latencies) / machines)
+    least = max(*latencies, sum(latencies) / machines)
     assert least - 1e-9 <= makespan <= (2 - 1 / machines) * least + 1e-9
 
 
