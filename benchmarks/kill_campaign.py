@@ -20,6 +20,7 @@ from benchmarks.trip import (
     journaled_ids,
     manifests,
     published_ids,
+    settle,
     wait_until,
     write_spec,
 )
@@ -124,6 +125,7 @@ class _Campaign:
                 self._report.kills += 1
                 self._report.killed_while_opening += while_opening
             exit_code(child)
+        settle(self._spec.endpoints.urls)
         asked = self._check_asked(durable, first)
         self._report.open_at_kill.append(len(asked - self._durable()))
 

@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,16 @@ class ServerLog:
             self.received.append(line["request_id"])
         elif line["event"] == "sent":
             self.sent.setdefault(line["request_id"], set()).add(line["sha256"])
+
+
+def settle(urls: Sequence[str]) -> None:
+    """Return when the servers have logged every request that reached them before this call, also a dead client's.
+
+    A server takes up what lies in its sockets before a request that comes later; twice, since it logs a step after.
+    """
+    for url in (*urls, *urls):
+        with urllib.request.urlopen(f"{url}/health", timeout=WITHIN_S) as response:
+            response.read()
 
 
 def journaled_ids(spec: JobSpec) -> list[str]:

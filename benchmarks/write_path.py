@@ -41,7 +41,7 @@ AGAINST_LINES = "JSON lines + fdatasync per 256 rows"
 
 
 def measure(rows: int, repeats: int, paced_s: float = 3.0) -> list[Figure]:
-    """Ours and the baselines by turns, on the disk of the current folder: many a /tmp is memory, where syncs are free."""
+    """Ours and the baselines by turns, on the disk of the current folder: a temporary one may be memory."""
     RESULTS.mkdir(exist_ok=True)
     made = make_traces(rows)
     lines: list[tuple[float, float]] = []
