@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,6 +25,11 @@ SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=600.0)), t
 def sample(number: int = 0) -> Sample:
     messages = (Message(role="user", content=f"What is {number} + 1?"),)
     return Sample(f"s{number}", "job", Prompt(f"p{number}", messages, str(number + 1), "sums", number), 0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 class Notices(list[str]):
@@ -69,11 +75,13 @@ async def fleet_of(
     sampling = SamplingSettings(max_tokens=max_tokens, stop=stop)
     options = {"urls": tuple(server.url for server in servers), "backoff_s": 0.001, "probe_s": 0.01} | options
     settings = EndpointSettings(**options)
-    async with Client(settings, sampling) as client:
-        async with Fleet(settings, PoolSettings(in_flight=in_flight), sampling, client, on_notice) as fleet:
-            yield fleet
-            assert fleet.places.taken == fleet.places.waiting == 0
-            assert all(endpoint.in_flight == 0 for endpoint in fleet.endpoints)
+    async with (
+        Client(settings, sampling) as client,
+        Fleet(settings, PoolSettings(in_flight=in_flight), sampling, client, on_notice) as fleet,
+    ):
+        yield fleet
+        assert fleet.places.taken == fleet.places.waiting == 0
+        assert all(endpoint.in_flight == 0 for endpoint in fleet.endpoints)
 
 
 async def complete(fleet: Fleet, numbers: range) -> list[Completion | BaseException]:
@@ -142,9 +150,9 @@ async def test_a_reset_in_the_middle_goes_on_elsewhere_with_exactly_the_same_tex
 
 async def test_with_stop_strings_an_answer_begins_again() -> None:
     """vLLM holds text back to look for them, so the text of the last tokens is not known."""
-    async with started(replace(QUICK, faults=Faults(reset=1.0)), QUICK) as servers:
-        async with fleet_of(servers, stop=("END",)) as fleet:
-            one = await fleet.complete(sample())
+    resets = replace(QUICK, faults=Faults(reset=1.0))
+    async with started(resets, QUICK) as servers, fleet_of(servers, stop=("END",)) as fleet:
+        one = await fleet.complete(sample())
     reference = (await undisturbed(range(1)))[0]
     assert isinstance(reference, Completion)
     assert (one.content, one.continued, one.retries) == (reference.content, 0, ("stream_broken",))
@@ -155,8 +163,7 @@ async def test_a_dead_server_is_ejected_and_readmitted_without_a_lost_sample() -
     notices = Notices()
     async with started(SLOW, SLOW) as servers, fleet_of(servers, notices, in_flight=8, eject_after=2) as fleet:
         first = [asyncio.create_task(fleet.complete(sample(number))) for number in range(24)]
-        while servers[0].numbers.running < 3:
-            await asyncio.sleep(0)
+        await until(lambda: servers[0].numbers.running >= 3)
         await servers[0].stop()
         await notices.heard(f"ejected {servers[0].url}")
         assert not any(isinstance(one, BaseException) for one in await asyncio.gather(*first, return_exceptions=True))
@@ -299,7 +306,7 @@ async def test_waiting_for_a_place_is_not_part_of_the_answers_time() -> None:
         done = await complete(fleet, range(3))
     times = [(one.started_at, one.total_s, one.first_token_s) for one in done if isinstance(one, Completion)]
     assert len(times) == 3
-    assert all(earlier[0] + 0.1 < later[0] for earlier, later in zip(times, times[1:], strict=False))
+    assert all(earlier[0] + 0.1 < later[0] for earlier, later in pairwise(times))
     assert all(first is not None and 0.1 < first <= total for _, total, first in times)
 
 
@@ -310,8 +317,7 @@ async def test_one_answered_token_ends_a_trial() -> None:
         fleet.endpoints[0].eject("by test", 0.0)
         fleet._changed.set()
         tasks = [asyncio.create_task(fleet.complete(sample(number))) for number in range(5)]
-        while servers[0].numbers.running < 5:
-            await asyncio.sleep(0)
+        await until(lambda: servers[0].numbers.running == 5)
         assert not any(task.done() for task in tasks)
         for task in tasks:
             task.cancel()
@@ -321,8 +327,7 @@ async def test_one_answered_token_ends_a_trial() -> None:
 async def test_cancelled_samples_give_their_places_back() -> None:
     async with started(SLOW, SLOW) as servers, fleet_of(servers, in_flight=4) as fleet:
         tasks = [asyncio.create_task(fleet.complete(sample(number))) for number in range(12)]
-        while sum(server.numbers.running for server in servers) < 4:
-            await asyncio.sleep(0)
+        await until(lambda: sum(server.numbers.running for server in servers) == 4)
         for task in tasks[::2]:
             task.cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
