@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import itertools
 import math
 import socket
 import time
@@ -274,7 +275,7 @@ def test_events_may_be_cut_at_any_byte(line_end: bytes, space: bytes, keep_alive
             + stream.replace(b"data:", b": ping" + line_end * 2 + b"event: x" + line_end + b"data:")
         )
     bounds = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    pieces = [HEAD, *(stream[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False))]
+    pieces = [HEAD, *(stream[start:stop] for start, stop in itertools.pairwise(bounds))]
 
     async def one() -> Draft:
         async with raw_server(pieces) as url:
@@ -400,7 +401,7 @@ async def test_a_listing_that_is_none_is_malformed(body: bytes) -> None:
 @given(st.one_of(st.text(), st.integers().map(str), st.floats().map(str)))
 def test_retry_after_is_a_sensible_number_or_nothing(header: str) -> None:
     seconds = retry_after(header)
-    assert seconds is None or (0.0 <= seconds and math.isfinite(seconds))
+    assert seconds is None or (seconds >= 0.0 and math.isfinite(seconds))
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("0", 0.0), ("12", 12.0), (" 3 ", 3.0), ("-5", 0.0), ("soon", None)])
