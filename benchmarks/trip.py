@@ -24,7 +24,7 @@ from gen_service.storage.frames import ORIGIN, JournalPosition
 from gen_service.storage.job_places import places
 
 POLL_S = 0.003
-WITHIN_S = 300.0
+WITHIN_S = 180.0
 
 
 def write_spec(path: Path, spec: JobSpec) -> Path:
@@ -136,6 +136,18 @@ def journaled_ids(spec: JobSpec) -> list[str]:
                     if JournalPosition(number, offset, index) >= covered:
                         found.append(codec.decode(row).sample.sample_id)
     return found
+
+
+def journal_is_whole(spec: JobSpec) -> bool:
+    """Whether every byte of the journal belongs to an intact frame: nothing of a write that failed is left."""
+    folder = places(spec.output, spec.job_id).journal
+    try:
+        for number in segments.segment_numbers(folder):
+            for _ in segments.read_frames(segments.segment_path(folder, number)):
+                pass
+    except JournalCorrupt:
+        return False
+    return True
 
 
 def published_ids(spec: JobSpec) -> list[str]:

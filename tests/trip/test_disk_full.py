@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import simulated_servers
-from benchmarks.trip import ServerLog, exit_code, generating, journaled_ids, published_ids, wait_until, write_spec
+from benchmarks.trip import (
+    ServerLog,
+    exit_code,
+    generating,
+    journal_is_whole,
+    journaled_ids,
+    published_ids,
+    wait_until,
+    write_spec,
+)
 from benchmarks.workload import samples_of, sums_spec, write_sums
 from gen_service.storage import traces
 
@@ -38,6 +47,8 @@ def test_a_full_disk_pauses_the_job_and_nothing_is_lost(full: str, small_disk: P
         ballast = leave_room(small_disk, ROOM_BYTES)
         with generating(write_spec(tmp_path / "spec.json", spec), words) as child:
             assert wait_until(lambda: WAITING in words.read_text(), child, words), words.read_text()
+            # Each new try may leave a part of a frame for a moment.
+            assert wait_until(lambda: journal_is_whole(spec), child, words), words.read_text()
             durable = {*journaled_ids(spec), *published_ids(spec)}
             assert len(durable) < SAMPLES
             ballast.unlink()
