@@ -53,14 +53,14 @@ class Verifier:
     async def verify(self, trace: Trace) -> Verdict:
         """The verdict on one trace.
 
-        `unverified` when verification is off or the prompt has no gold; `error` when there is no completion;
+        `error` when there is no completion; `unverified` when verification is off or the prompt has no gold;
         `truncated` and `no_answer` by `extract`; else the grade of the extracted answer.
         """
+        if trace.error is not None or trace.completion is None:
+            return Verdict("error", trace.error or "no completion")
         gold = trace.sample.prompt.answer
         if gold is None or not self._settings.enabled:
             return Verdict("unverified", "no gold answer" if gold is None else "verification is off")
-        if trace.error is not None or trace.completion is None:
-            return Verdict("error", trace.error or "no completion")
         completion = trace.completion
         found = extract(completion.reasoning, completion.content, completion.finish_reason)
         if found.truncated:

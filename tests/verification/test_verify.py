@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import pytest
+
 from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace
 from gen_service.settings import VerificationSettings
 from gen_service.verification.verify import Verifier
@@ -45,6 +47,14 @@ async def test_verdicts() -> None:
 async def test_verification_off_is_unverified() -> None:
     async with Verifier(VerificationSettings(enabled=False)) as off:
         assert (await off.verify(trace(r"\boxed{4}"))).outcome == "unverified"
+
+
+@pytest.mark.parametrize(("answer", "enabled"), [(None, True), ("4", False)])
+async def test_a_failed_sample_is_an_error_also_where_nothing_is_verified(answer: str | None, enabled: bool) -> None:
+    failed = dataclasses.replace(trace("", answer), completion=None, error="refused")
+    async with Verifier(VerificationSettings(enabled=enabled)) as verifier:
+        verdict = await verifier.verify(failed)
+    assert (verdict.outcome, verdict.reason) == ("error", "refused")
 
 
 async def test_mixed_checks_at_once() -> None:
