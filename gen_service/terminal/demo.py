@@ -127,7 +127,7 @@ async def _servers(console: Console, count: int, stop: Stop) -> AsyncIterator[li
         LocalServer(LocalServerSettings(CHECKPOINT, MODEL, cores=cores, max_model_len=CONTEXT_TOKENS))
         for cores in _shares(count)
     ]
-    console.print(f"starting {count} vLLM servers on CPU with {CHECKPOINT.name}, about a minute and a half ...")
+    console.print(f"starting {count} vLLM servers on this machine's CPU, with the tiny model of the package ...")
     async with AsyncExitStack() as stack:
         for server in servers:
             stack.push_async_callback(server.stop)
