@@ -351,6 +351,34 @@ async def test_silence_after_done_does_not_matter(monkeypatch: pytest.MonkeyPatc
         assert (await ask(url)).is_whole
 
 
+async def test_a_connection_is_kept_when_the_end_of_the_body_comes_after_done() -> None:
+    """As vLLM sends it: the empty last chunk is a write of its own."""
+    connections: list[asyncio.StreamWriter] = []
+    body = events(*STORY, b"[DONE]")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+                writer.write(HEAD.replace(b"Connection: close", b"Transfer-Encoding: chunked"))
+                writer.write(b"%x\r\n%b\r\n" % (len(body), body))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+                writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with client() as opened:
+        for number in range(3):
+            await opened.stream(url, "m", sample(number=number), Draft(), 200)
+    server.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in connections))
+    assert len(connections) == 1
+
+
 async def test_a_stream_without_event_ends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert EVENT_BYTES >= 2**20
     monkeypatch.setattr("gen_service.endpoints.client.EVENT_BYTES", 2**16)

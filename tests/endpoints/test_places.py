@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -69,14 +69,10 @@ class PlacesMachine(RuleBasedStateMachine):
         self.endpoints[number % len(self.endpoints)].probed(None, self.loop.time())
         self.in_loop(self.places.serve)
 
-    def in_loop(self, function: Any, *args: object) -> None:
-        async def call() -> None:
-            function(*args)
-
-        self.run(call())
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.loop.run_until_complete(coroutine)
+    def in_loop(self, function: Callable[..., object], *args: object) -> None:
+        """Call it in the loop, for one turn only: who is handed a place by it has not woken yet."""
+        self.loop.call_soon(function, *args)
+        self.turn()
 
     def holders(self) -> list[asyncio.Task[Place]]:
         return [taker for taker in self.takers if taker.done() and not taker.cancelled()]
@@ -165,6 +161,34 @@ async def test_a_cancelled_waiter_leaves_the_queue_at_once() -> None:
     places.give_back(held)
     places.give_back(await waiters[4])
     assert places.taken == 0
+
+
+async def test_a_place_handed_to_a_waiter_cancelled_in_the_same_moment_goes_on() -> None:
+    places = Places(servers(1), limit=1)
+    held = await places.take("p", None)
+    first, second = (asyncio.create_task(places.take(prompt, None)) for prompt in "qr")
+    await asyncio.sleep(0)
+    places.give_back(held)
+    first.cancel()
+    place = await second
+    assert first.cancelled()
+    assert places.taken == 1
+    places.give_back(place)
+    assert places.taken == 0
+
+
+async def test_a_place_that_comes_free_in_the_moment_of_a_cancellation_goes_to_the_next() -> None:
+    places = Places(servers(1), limit=1)
+    held = await places.take("p", None)
+    first, second = (asyncio.create_task(places.take(prompt, None)) for prompt in "qr")
+    await asyncio.sleep(0)
+    first.cancel()
+    places.give_back(held)
+    place = await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert (places.taken, places.waiting) == (1, 0)
+    places.give_back(place)
 
 
 async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_loaded() -> None:
