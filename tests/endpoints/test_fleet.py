@@ -113,6 +113,7 @@ async def test_under_every_fault_each_sample_ends_in_the_same_answer_or_a_reason
     faulty = SimulationSettings(script=Script(seed=seed), faults=rates)
     async with started(faulty, faulty, faulty) as servers, fleet_of(servers, eject_after=1000, attempts=12) as fleet:
         done = await complete(fleet, range(60))
+        await until(lambda: all(server.numbers.running == 0 for server in servers))
         logs = [line for server in servers for line in server.log]
     async with started(replace(faulty, faults=Faults())) as servers, fleet_of(servers) as fleet:
         expected = await complete(fleet, range(60))
