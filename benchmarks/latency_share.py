@@ -29,7 +29,7 @@ NAME = "latency_share"
 IN_FLIGHT = 500
 BYTES = 20_000
 SHARE = Target(at_least=0.95)
-# Large chunks and few writes: with 32 tokens a chunk servers and client together need more than the two cores there are.
+# Large chunks and few writes: with 32 tokens a chunk the servers and the client together need more than two cores.
 SERVERS = ["--seed", str(SEED), "--length", str(BYTES), "--unit", "bytes", "--stream-interval", "128", "--tick", "0.3"]
 
 
