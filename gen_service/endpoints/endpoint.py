@@ -21,18 +21,20 @@ LONGEST_EJECTION_S = 30.0
 LONGEST_REST_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Place:
     """One request's place at a server.
 
     Attributes:
         era: how often the server had been ejected when the place was given.
         sent_at: loop time then.
+        answered: whether the server has begun to answer.
     """
 
     endpoint: Endpoint
     era: int
     sent_at: float
+    answered: bool = False
 
 
 class Endpoint:
@@ -40,8 +42,9 @@ class Endpoint:
 
     The whole rule:
 
-    - `healthy`: takes requests while it has fewer than its limit. `eject_after` failures in a row, or one stall while
-      nothing else succeeded on it, make it `ejected`.
+    - `healthy`: takes requests while it has fewer than its limit. It is made `ejected` by `eject_after` requests that
+      failed without a token while no other got one (refusals are at once, a whole answer may take a quarter of an
+      hour), by as many answers that broke while none was finished, or by one stall while nothing else succeeded.
     - `ejected`: takes nothing. From `probe_at` on it may be probed; an answered probe makes it `trial`, a failed one
       doubles the time to the next.
     - `trial` (half-open): takes one request. Its first token makes the server `healthy` (a whole answer may take a
@@ -74,7 +77,8 @@ class Endpoint:
         self._eject_after = eject_after
         self._probe_s = probe_s
         self._in_era = 0
-        self._failures_in_row = 0
+        self._refused_in_row = 0
+        self._broken_in_row = 0
         self._ejections_in_row = 0
         self._succeeded_at = float("-inf")
         self._cut_at = float("-inf")
@@ -102,7 +106,11 @@ class Endpoint:
 
     def answers(self, place: Place) -> None:
         """The first token came, or another sign that the server does its work."""
-        if self.state == "trial" and self._is_of_now(place):
+        place.answered = True
+        if not self._is_of_now(place):
+            return
+        self._refused_in_row = 0
+        if self.state == "trial":
             self.state = "healthy"
             self.reason = ""
 
@@ -113,7 +121,7 @@ class Endpoint:
             return
         self.answers(place)
         self._succeeded_at = now
-        self._failures_in_row = 0
+        self._broken_in_row = 0
         self._ejections_in_row = 0
         self.limit = min(float(self.cap), self.limit + max(1.0, GROWTH * self.cap) / self.limit)
 
@@ -134,9 +142,10 @@ class Endpoint:
             self._cut(now)
         on_trial = self.state == "trial"
         if on_trial or self.in_flight == 1 or not isinstance(error, Overloaded):
-            self._failures_in_row += 1
+            self._broken_in_row += place.answered
+            self._refused_in_row += not place.answered
             alone = isinstance(error, Stalled) and self._succeeded_at < place.sent_at
-            if on_trial or alone or self._failures_in_row >= self._eject_after:
+            if on_trial or alone or max(self._broken_in_row, self._refused_in_row) >= self._eject_after:
                 self.eject(str(error), now)
         return not (blameless or on_trial)
 
@@ -156,7 +165,7 @@ class Endpoint:
         self.reason = reason
         self.ejections += 1
         self._in_era = 0
-        self._failures_in_row = 0
+        self._broken_in_row = self._refused_in_row = 0
         self._put_off(now)
 
     def _is_of_now(self, place: Place) -> bool:

@@ -147,7 +147,7 @@ class Fleet:
         place = await self.places.take(attempts.sample.prompt.prompt_id, attempts.avoid)
         endpoint, draft = place.endpoint, attempts.draft
         attempts.sent(place.sent_at)
-        draft.on_first_token = partial(self._answers, place) if endpoint.state == "trial" else None
+        draft.on_first_token = partial(self._answers, place)
         try:
             await self._client.stream(endpoint.url, self.model, attempts.sample, draft, attempts.budget)
             endpoint.succeeded(place, self._now())
@@ -164,9 +164,11 @@ class Fleet:
         return endpoint
 
     def _answers(self, place: Place) -> None:
-        """The first token of a server on trial: it has room again."""
+        """The first token: a server on trial has room again."""
+        was_on_trial = place.endpoint.state == "trial"
         place.endpoint.answers(place)
-        self.places.serve()
+        if was_on_trial:
+            self.places.serve()
 
     def _failed(self, place: Place, error: EndpointError, attempts: Attempts) -> EndpointError:
         endpoint, ejections = place.endpoint, place.endpoint.ejections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
@@ -122,33 +122,46 @@ class Generation(Generic[Position]):
 
     async def has_work(self, prompts: Iterator[Prompt | BadPromptRow]) -> bool:
         """Whether any sample is neither journaled nor published. Dead-letters the bad rows it passes."""
-        async with aclosing(self._samples(prompts)) as samples:
+        async with aclosing(self._samples(prompts, Stop())) as samples:
             return await anext(samples, None) is not None
 
-    async def sample(self, prompts: Iterator[Prompt | BadPromptRow], fleet: Completes, stop: Stop) -> None:
+    async def sample(
+        self, prompts: Iterator[Prompt | BadPromptRow], open_fleet: Callable[[], Awaitable[Completes]], stop: Stop
+    ) -> None:
         """Sample every prompt that is not done; return when all is handed to the shards, or after a stop.
 
         Whatever a server, a prompt or an answer did wrong is in a row; only a bug or a broken store raises.
-        """
 
+        Args:
+            open_fleet: called once, when the first sample is met that is not done: a finished job asks no server.
+        """
+        async with aclosing(self._samples(prompts, stop)) as samples:
+            first = await anext(samples, None)
+            if first is not None:
+                await self._sample_all(_preceded(first, samples), await open_fleet(), stop)
+
+    async def _sample_all(self, samples: AsyncGenerator[Sample, None], fleet: Completes, stop: Stop) -> None:
         async def make(sample: Sample) -> Trace:
             return await self._sample(sample, fleet)
 
         sampling = Pool(make, self._deliver, self._places, self._pool.grace_s, stop)
-        await sampling.run(self._samples(prompts))
+        await sampling.run(samples)
         self._progress.interrupted = sampling.interrupted
 
-    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow]) -> AsyncGenerator[Sample, None]:
+    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow], stop: Stop) -> AsyncGenerator[Sample, None]:
         async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
             async for prompt in source:
                 # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
                 await asyncio.sleep(0)
+                if stop.asked:
+                    return
                 if isinstance(prompt, BadPromptRow):
                     self._folder.reject(prompt)
                     continue
                 for sample in self._plan.samples_of(prompt):
                     if not self._folder.is_done(sample.sample_id):
                         yield sample
+        self._progress.exhausted = True
 
     async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
@@ -184,6 +197,12 @@ class Generation(Generic[Position]):
         emptied = replace(completion, reasoning=None, content="", token_ids=NO_TOKENS)
         reason = f"cut off at {completion.completion_tokens} tokens; the text is dropped by policy"
         return replace(trace, completion=emptied, verdict=Verdict("truncated", reason))
+
+
+async def _preceded(first: Sample, rest: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
+    yield first
+    async for sample in rest:
+        yield sample
 
 
 async def _as_it_is(item: tuple[Position, Trace]) -> tuple[Position, Trace]:

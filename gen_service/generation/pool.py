@@ -36,6 +36,10 @@ class Stop:
         """Return when the job is asked to end."""
         await self._asked.wait()
 
+    async def wait_forced(self) -> None:
+        """Return when the job was asked twice."""
+        await self._at_once.wait()
+
     async def wait_grace(self, grace_s: float) -> None:
         """Return when the grace is over."""
         try:

@@ -20,6 +20,7 @@ class Progress:
         outcomes: published rows of this run by verdict.
         completion_tokens: tokens of the rows published by this run.
         retries: failed attempts by cause, this run.
+        exhausted: every prompt was read and each of its samples taken in, now or by an earlier run.
         interrupted: samples given up because the job was stopped; the next run makes them.
     """
 
@@ -30,12 +31,18 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
     retries: Counter[str] = field(default_factory=Counter)
+    exhausted: bool = False
     interrupted: int = 0
 
     @property
     def done(self) -> int:
         """Samples that need no more work."""
         return self.already + self.published
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do, once the run has ended."""
+        return self.exhausted and not self.interrupted
 
     def count(self, trace: Trace) -> None:
         """One more row was handed to the shards."""

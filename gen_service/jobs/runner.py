@@ -89,14 +89,19 @@ async def generate(
         on_start(running)
         counting = asyncio.create_task(_count(spec, running.progress))
         stack.callback(counting.cancel)
-        await parts.loop.recover(stop)
-        if await parts.loop.has_work(parts.prompts()):
+
+        async def open_fleet() -> Fleet:
             client = await stack.enter_async_context(Client(spec.endpoints, spec.sampling))
             fleet = Fleet(spec.endpoints, spec.pool, spec.sampling, client, on_notice)
             running.fleet = await stack.enter_async_context(fleet)
-            await parts.loop.sample(parts.prompts(), fleet, stop)
+            return fleet
+
+        forcing = asyncio.create_task(_end_waits_when_forced(stop, parts.folder))
+        stack.callback(forcing.cancel)
+        await parts.loop.recover(stop)
+        await parts.loop.sample(parts.prompts(), open_fleet, stop)
         published = await parts.folder.close()
-    return JobReport(spec.job_id, location(spec), published, running.progress, complete=not stop.asked)
+    return JobReport(spec.job_id, location(spec), published, running.progress, running.progress.complete)
 
 
 async def has_work(spec: JobSpec) -> bool:
@@ -140,6 +145,12 @@ async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_not
     plan = SamplePlan(spec.job_id, spec.samples, spec.parameters, spec.sampling.seed)
     loop = Generation(plan, spec.truncation, spec.pool, verifier, folder, progress)
     return _Parts(folder, loop, prompts)
+
+
+async def _end_waits_when_forced(stop: Stop, folder: JobFolder) -> None:
+    """A job that was told twice to end does not wait for room on a full disk any more."""
+    await stop.wait_forced()
+    folder.give_up_waiting()
 
 
 async def _count(spec: JobSpec, progress: Progress) -> None:

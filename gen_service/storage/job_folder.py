@@ -178,6 +178,10 @@ class JobFolder:
         """Put a prompt row that cannot be used into the dead letter; False if an earlier run has done so."""
         return self._dead_letter.add_prompt(bad)
 
+    def give_up_waiting(self) -> None:
+        """From now on a full disk is a StorageError; what was recorded and not published, the next run recovers."""
+        self._space.give_up()
+
     async def flush(self) -> PublishedCounts:
         """Publish all rows given so far now, without waiting for a full part."""
         await self._shards.flush()

@@ -163,6 +163,29 @@ def test_failures_in_row_eject_and_a_success_between_them_does_not() -> None:
     assert "broken engine" in endpoint.reason
 
 
+def test_a_server_that_gives_tokens_is_not_ejected_for_what_it_refuses() -> None:
+    """Refusals are at once and long answers take a quarter of an hour: without this, 1% of refusals would eject."""
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    long_answer = endpoint.sent(1.0)
+    for _ in range(9):
+        assert fail(endpoint, ServerFailed(URL, "x", 500), 1.0)
+        endpoint.answers(long_answer)
+    assert endpoint.state == "healthy"
+    for _ in range(3):
+        fail(endpoint, ServerFailed(URL, "x", 500), 2.0)
+    assert endpoint.state == "ejected"
+
+
+def test_a_server_whose_answers_all_break_is_ejected_although_it_gives_tokens() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    for _ in range(3):
+        place = endpoint.sent(1.0)
+        endpoint.answers(place)
+        assert endpoint.failed(StreamBroken(URL, "x"), place, 2.0)
+        endpoint.finished(place)
+    assert endpoint.state == "ejected"
+
+
 def test_one_stall_ejects_when_nothing_else_succeeded_meanwhile() -> None:
     endpoint = Endpoint(URL, 8, 3, 1.0)
     assert fail(endpoint, Stalled(URL, "x"), 130.0, sent_at=10.0)

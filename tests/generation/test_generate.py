@@ -97,8 +97,12 @@ async def generate(
         Fleet(endpoints, pool, sampling, client, lambda _: None) as fleet,
     ):
         loop = Generation(plan, truncation, pool, verifier, folder, progress)
+
+        async def opened() -> Fleet:
+            return fleet
+
         await loop.recover(stop)
-        await loop.sample(iter(prompts), fleet, stop)
+        await loop.sample(iter(prompts), opened, stop)
     return progress
 
 
@@ -220,6 +224,24 @@ async def test_whether_there_is_work_is_known_without_a_server() -> None:
             assert await loop.has_work(iter(prompts)) == expected
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake")]
             assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_finished_job_opens_no_fleet_and_is_complete() -> None:
+    prompts = [prompt(number) for number in range(4)]
+    done = {sample.sample_id for one in prompts for sample in PLAN.samples_of(one)}
+
+    async def never() -> Fleet:
+        raise AssertionError("a server was asked for")
+
+    async with Verifier(VerificationSettings()) as verifier:
+        progress, stop = Progress(), Stop()
+        loop = Generation(PLAN, TruncationSettings(), PoolSettings(), verifier, Folder((), done), progress)
+        await loop.sample(iter(prompts), never, stop)
+        assert progress.complete
+        progress.exhausted = False
+        stop.ask()
+        await loop.sample(iter(prompts), never, stop)
+        assert not progress.complete
 
 
 async def test_without_verification_nothing_is_judged() -> None:
