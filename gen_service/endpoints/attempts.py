@@ -71,7 +71,7 @@ class Attempts:
         self._counted += counts
         self.avoid = endpoint
         if self.can_continue and len(self.draft.token_ids) < self.budget:
-            self.draft.reopen()
+            self.draft = self.draft.reopened()
         else:
             self.draft = Draft()
 

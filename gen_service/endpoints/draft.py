@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class Draft:
     __slots__ = (
         "_content",
         "_covered",
+        "_covered_before",
         "_has_text_without_ids",
         "_raw",
         "_reasoning",
@@ -51,7 +53,8 @@ class Draft:
         self._content: list[str] = []
         self._raw: list[str] = []
         self._usage_tokens = 0
-        self._covered = 0
+        # Tokens whose text has come, now and before the last piece of text.
+        self._covered = self._covered_before = 0
         self._has_text_without_ids = False
         self._reopened = False
         self.token_ids = array.array("i")
@@ -66,7 +69,17 @@ class Draft:
     @property
     def can_continue(self) -> bool:
         """Whether the tokens whose text has come are known exactly, so that another server can go on from them."""
-        return bool(self.prompt_ids) and self._covered > 0 and not self._has_text_without_ids
+        return bool(self.prompt_ids) and self._certain > 0 and not self._has_text_without_ids
+
+    @property
+    def _is_thinking(self) -> bool:
+        """Whether the last piece is one of a thought that the server splits off, with nothing after it."""
+        return self._covered_before < self._covered and bool(self._reasoning) and not self._content and not self._raw
+
+    @property
+    def _certain(self) -> int:
+        """Tokens that another server may go on from."""
+        return self._covered_before if self._is_thinking else self._covered
 
     @property
     def is_whole(self) -> bool:
@@ -133,16 +146,22 @@ class Draft:
         if self.finish_reason is None and len(self.token_ids) >= budget:
             self.finish_reason = "length"
 
-    def reopen(self) -> None:
-        """Prepare to go on from the tokens whose text has come.
+    def reopened(self) -> Draft:
+        """A draft that goes on from the tokens of this one whose text is certain; this one stays as it is.
 
-        A server may hold text back while it has sent the ids (half of a character, or `</think>` on its way through
-        the reasoning parser); those tokens are given up, since no other server would send their text.
+        A server may hold text back while it has sent the ids (half of a character): those tokens are given up, since
+        no other server would send their text. So is the last piece of a thought, whose ids may hold the `</think>`
+        that its text does not show: the text of the next server would count as thought.
         """
-        del self.token_ids[self._covered :]
-        self.finish_reason = None
-        self.first_token_at = None
-        self._reopened = True
+        draft = copy.copy(self)
+        draft._reasoning = self._reasoning[:-1] if self._is_thinking else self._reasoning[:]
+        draft._content, draft._raw = self._content[:], self._raw[:]
+        draft.token_ids = self.token_ids[: self._certain]
+        draft._covered = draft._covered_before = len(draft.token_ids)
+        draft.finish_reason = None
+        draft.first_token_at = None
+        draft._reopened = True
+        return draft
 
     def completion(self, endpoint: str, retries: tuple[str, ...], started_at: float, times: Times) -> Completion:
         """The finished draft as a record. `times` is (first token, total) in seconds."""
@@ -183,7 +202,7 @@ class Draft:
         elif ids is None and has_text:
             self._has_text_without_ids = True
         if has_text:
-            self._covered = len(self.token_ids)
+            self._covered_before, self._covered = self._covered, len(self.token_ids)
         if reason:
             self.finish_reason = str(reason)
         return bool(ids) or has_text

@@ -118,12 +118,11 @@ class Fleet:
         """Go on from a truncated answer; one that cannot go on stays the truncated answer it was."""
         draft = attempts.draft
         attempts.budget = len(draft.token_ids) + more_tokens
-        draft.reopen()
+        attempts.draft = draft.reopened()
         try:
             return await self._send_until_done(attempts)
         except EndpointError:
             attempts.draft = draft
-            draft.finish_reason = "length"
             return endpoint
 
     async def _send_until_done(self, attempts: Attempts) -> Endpoint:

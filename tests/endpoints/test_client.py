@@ -167,18 +167,19 @@ async def test_a_whole_body_when_streaming_is_ignored() -> None:
 
 
 async def test_an_answer_is_taken_up_from_its_tokens() -> None:
-    """The budget is for all tokens, and the usage of the second request does not count the prompt twice."""
+    """The budget is for all tokens, and the usage of the second request does not count the prompt twice. The last
+    piece of a thought, here one token, is asked for again."""
     async with SimulatedServer() as server:
         undisturbed = await ask(server.url)
         draft = await ask(server.url, budget=20)
         assert draft.finish_reason == "length"
         prompt_tokens = draft.prompt_tokens
-        draft.reopen()
+        draft = draft.reopened()
         draft = await ask(server.url, draft=draft)
         assert draft.text() == undisturbed.text()
         assert draft.token_ids == undisturbed.token_ids
         assert (draft.continued, draft.prompt_tokens) == (1, prompt_tokens)
-        assert server.log[-2]["given"] == 20
+        assert server.log[-2]["given"] == 19
 
 
 async def test_models_are_listed_when_health_is_good() -> None:

@@ -93,7 +93,7 @@ def test_cut_at_any_tokens_it_joins_right(
         send(draft, shape, tokens, cut)
         draft.take_prompt_ids([7, 8, 9])
         if draft.can_continue:
-            draft.reopen()
+            draft = draft.reopened()
         else:
             draft = Draft()
     send(draft, shape, tokens, len(tokens))
@@ -112,12 +112,28 @@ def test_tokens_whose_text_was_held_back_are_given_up() -> None:
     draft.take_prompt_ids([1])
     draft.take_chat_choice({"delta": {"content": "ab"}, "token_ids": [5, 6]})
     draft.take_chat_choice({"delta": {"content": ""}, "token_ids": [7]})
-    draft.reopen()
+    draft = draft.reopened()
     assert list(draft.token_ids) == [5, 6]
     assert draft.continued == 0
     draft.take_text_choice({"text": "é", "token_ids": [7, 8], "finish_reason": "stop"})
     assert draft.text() == (None, "abé")
     assert draft.continued == 1
+
+
+def test_the_end_of_a_thought_may_hide_in_the_ids_of_its_last_piece() -> None:
+    """Tokens come in groups, and a group may end in `</think>`, which a reasoning parser takes out of the text."""
+    draft = Draft()
+    draft.take_prompt_ids([1])
+    draft.take_chat_choice({"delta": {"reasoning": "bab "}, "token_ids": [1024, 5]})
+    draft.take_chat_choice({"delta": {"reasoning": "bob "}, "token_ids": [6, 1025]})
+    draft.take_chat_choice({"delta": {"content": ""}, "token_ids": [7]})
+    again = draft.reopened()
+    assert list(again.token_ids) == list(again.reopened().token_ids) == [1024, 5]
+    assert again.reopened().text() == again.text() == ("bab ", "")
+    again.take_text_choice({"text": "bob </think>The answer is 4.", "token_ids": [6, 1025, 8], "finish_reason": "stop"})
+    assert again.text() == ("bab bob ", "The answer is 4.")
+    assert draft.text() == ("bab bob ", "")
+    assert list(draft.token_ids) == [1024, 5, 6, 1025, 7]
 
 
 def test_text_without_ids_cannot_be_taken_up_and_is_counted_by_usage() -> None:

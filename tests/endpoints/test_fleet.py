@@ -14,6 +14,7 @@ import pytest
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
 from gen_service.endpoints.simulated import Faults, Fixed, Script, SimulatedServer, SimulationSettings, TokenRate
+from gen_service.endpoints.simulated.settings import ReasoningStyle
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, SpecError
 from gen_service.records import Completion, Message, Prompt, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
@@ -291,14 +292,18 @@ async def test_a_truncated_answer_goes_on_for_more_tokens() -> None:
     assert whole.prompt_tokens == cut.prompt_tokens
 
 
-async def test_a_truncated_answer_that_cannot_go_on_stays_what_it_was() -> None:
-    short = replace(QUICK, max_model_len=60)
+@pytest.mark.parametrize("style", ["think", "reasoning"])
+async def test_a_truncated_answer_that_cannot_go_on_stays_what_it_was(style: ReasoningStyle) -> None:
+    """At the end of the context the server refuses to go on; of a thought it may only write the last piece again."""
+    short = replace(QUICK, max_model_len=60, reasoning_style=style)
     async with started(short) as servers, fleet_of(servers, max_tokens=60) as fleet:
+        cut = await fleet.complete(sample())
         one = await fleet.complete(sample(), more_tokens=50)
         assert one.finish_reason == "length"
         assert one.completion_tokens == len(one.token_ids) == 60 - one.prompt_tokens
-        assert one.continued == 0
-        assert servers[0].log[-1]["cause"] == "refused"
+        assert (one.reasoning, one.content) == (cut.reasoning, cut.content)
+        assert one.continued == (style == "reasoning")
+        assert servers[0].log[-1].get("cause") == ("refused" if style == "think" else None)
 
 
 async def test_waiting_for_a_place_is_not_part_of_the_answers_time() -> None:

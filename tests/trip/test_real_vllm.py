@@ -102,7 +102,7 @@ async def test_an_answer_taken_up_from_its_tokens_is_the_answer_that_was_cut(
             draft = Draft()
             await client.stream(vllm_servers[0].url, "tiny", sample, draft, cut)
             assert (draft.finish_reason, len(draft.token_ids)) == ("length", cut)
-            draft.reopen()
+            draft = draft.reopened()
             await client.stream(vllm_servers[1].url, "tiny", sample, draft, 200)
             assert (draft.token_ids, draft.text()) == (whole.token_ids, whole.text())
 
