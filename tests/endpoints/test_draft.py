@@ -92,10 +92,7 @@ def test_cut_at_any_tokens_it_joins_right(
     for cut in sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=4))):
         send(draft, shape, tokens, cut)
         draft.take_prompt_ids([7, 8, 9])
-        if draft.can_continue:
-            draft = draft.reopened()
-        else:
-            draft = Draft()
+        draft = draft.reopened() if draft.can_continue else Draft()
     send(draft, shape, tokens, len(tokens))
     reasoning, content = end(undisturbed)
     if reasoning is None:
