@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 import orjson
+import uvloop
 
 from benchmarks.measurement import Meter
-from gen_service.terminal.run import run_async
 
 
 async def post(session: aiohttp.ClientSession, url: str, given: dict[str, Any], request: dict[str, Any]) -> None:
@@ -77,7 +77,8 @@ def main() -> None:
     """Read the input, print the answer."""
     given = json.load(sys.stdin)
     requests = [orjson.loads(line) for line in Path(given["requests"]).read_bytes().splitlines()]
-    print(json.dumps(run_async(measured(given, requests))))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(measured(given, requests))))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ class Draft:
     def _take_ids(self, choice: dict[str, Any], has_text: bool) -> bool:
         ids, reason = choice.get("token_ids"), choice.get("finish_reason")
         if ids:
-            self.token_ids.extend(array.array("i", ids))
+            self.token_ids.fromlist(ids)
         elif ids is None and has_text:
             self._has_text_without_ids = True
         if has_text:

