@@ -151,16 +151,17 @@ class Generation(Generic[Position]):
     async def _samples(self, prompts: Iterator[Prompt | BadPromptRow], stop: Stop) -> AsyncGenerator[Sample, None]:
         async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
             async for prompt in source:
-                # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
-                await asyncio.sleep(0)
                 if stop.asked:
                     return
                 if isinstance(prompt, BadPromptRow):
                     self._folder.reject(prompt)
                     continue
-                for sample in self._plan.samples_of(prompt):
-                    if not self._folder.is_done(sample.sample_id):
-                        yield sample
+                left = [one for one in self._plan.samples_of(prompt) if not self._folder.is_done(one.sample_id)]
+                for sample in left:
+                    yield sample
+                if not left:
+                    # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
+                    await asyncio.sleep(0)
         self._progress.exhausted = True
 
     async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
