@@ -16,6 +16,7 @@ OPEN, CLOSE = "<think>", "</think>"
 ABORTED = frozenset({"abort", "error"})
 
 Times = tuple[float | None, float]
+_NOTHING: dict[str, Any] = {}
 
 
 class Draft:
@@ -103,10 +104,14 @@ class Draft:
         Raises:
             TypeError, OverflowError, AttributeError: it has another shape; nothing of it was added.
         """
-        part = choice.get("delta") or choice.get("message") or {}
-        reasoning = _text(part.get("reasoning") or part.get("reasoning_content"))
-        content = _text(part.get("content"))
-        progressed = self._take_ids(choice, has_text=bool(reasoning or content))
+        part = choice.get("delta") or choice.get("message") or _NOTHING
+        reasoning = part.get("reasoning") or part.get("reasoning_content")
+        content = part.get("content")
+        if reasoning:
+            _check_text(reasoning)
+        if content:
+            _check_text(content)
+        progressed = self._take_ids(choice, bool(reasoning or content))
         if reasoning:
             self._reasoning.append(reasoning)
         if content:
@@ -119,8 +124,10 @@ class Draft:
         Raises:
             TypeError, OverflowError: it has another shape; nothing of it was added.
         """
-        text = _text(choice.get("text"))
-        progressed = self._take_ids(choice, has_text=bool(text))
+        text = choice.get("text")
+        if text:
+            _check_text(text)
+        progressed = self._take_ids(choice, bool(text))
         if text:
             self._raw.append(text)
         if progressed and self._reopened:
@@ -230,9 +237,6 @@ def tidied(reasoning: str, content: str) -> tuple[str | None, str]:
     return reasoning.strip("\n") or None, content.lstrip("\n")
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
+def _check_text(value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"text expected, not {type(value).__name__}")
-    return value

@@ -54,8 +54,7 @@ def take_event(url: str, data: bytes, draft: Draft) -> bool:
 def _take_choice(event: dict[str, Any], choice: dict[str, Any], draft: Draft) -> bool:
     if not draft.model:
         draft.model = str(event.get("model", ""))
-    prompt_ids = event.get("prompt_token_ids") or choice.get("prompt_token_ids")
-    if prompt_ids:
+    if not draft.prompt_ids and (prompt_ids := event.get("prompt_token_ids") or choice.get("prompt_token_ids")):
         draft.take_prompt_ids(prompt_ids)
     if "text" in choice:
         return draft.take_text_choice(choice)

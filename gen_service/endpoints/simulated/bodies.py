@@ -167,7 +167,7 @@ class AnswerBytes:
 
 
 def _joined(table: tuple[bytes, ...], ids: list[int]) -> bytes:
-    return b"".join([table[token] for token in ids])
+    return b"".join(map(table.__getitem__, ids))
 
 
 def _boundary(ids: list[int], in_reasoning: bool) -> int:
