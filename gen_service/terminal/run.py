@@ -18,7 +18,7 @@ from gen_service.jobs.summary import summarize
 from gen_service.terminal.live import JobView
 from gen_service.terminal.report import print_summary
 
-DONE, INTERRUPTED = 0, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 Result = TypeVar("Result")
 
@@ -76,6 +76,9 @@ def with_signals(console: Console, stop: Stop, grace_s: float) -> None:
 def say_end(console: Console, report: JobReport) -> int:
     """Say how it ended and how to go on; the exit code."""
     console.print(f"traces: {report.folder}", soft_wrap=True)
+    if report.complete and report.published.rows == 0:
+        console.print(f"no usable prompt: {report.published.rejected} rows were set aside, see dead_letter.jsonl")
+        return FAILED
     if report.complete:
         if report.progress.published == 0:
             console.print("nothing to do: every sample was published before")
