@@ -155,6 +155,7 @@ class Generation(Generic[Position]):
                     return
                 if isinstance(prompt, BadPromptRow):
                     self._folder.reject(prompt)
+                    self._progress.first_rejected = self._progress.first_rejected or prompt
                     continue
                 left = [one for one in self._plan.samples_of(prompt) if not self._folder.is_done(one.sample_id)]
                 for sample in left:

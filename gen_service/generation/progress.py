@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gen_service.errors import BadPromptRow
 from gen_service.records import Trace
 
 
@@ -20,6 +21,7 @@ class Progress:
         outcomes: published rows of this run by verdict.
         completion_tokens: tokens of the rows published by this run.
         retries: failed attempts by cause, this run.
+        first_rejected: the first prompt row that could not become a prompt.
         exhausted: every prompt was read and each of its samples taken in, now or by an earlier run.
         interrupted: samples given up because the job was stopped; the next run makes them.
     """
@@ -31,6 +33,7 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
     retries: Counter[str] = field(default_factory=Counter)
+    first_rejected: BadPromptRow | None = None
     exhausted: bool = False
     interrupted: int = 0
 

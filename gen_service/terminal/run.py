@@ -78,6 +78,7 @@ def say_end(console: Console, report: JobReport) -> int:
     console.print(f"traces: {report.folder}", soft_wrap=True)
     if report.complete and report.published.rows == 0:
         console.print(f"no usable prompt: {report.published.rejected} rows were set aside, see dead_letter.jsonl")
+        console.print(f"the first: {report.progress.first_rejected}", markup=False)
         return FAILED
     if report.complete:
         if report.progress.published == 0:

@@ -67,3 +67,12 @@ def test_what_cannot_be_done_is_named(problems: Path, arguments: list[str], fiel
     with pytest.raises(SpecError) as caught:
         CliRunner().invoke(app, ["generate", "--dry-run", *arguments], catch_exceptions=False)
     assert caught.value.field == field
+
+
+def test_a_source_without_a_usable_prompt_fails_and_says_why(problems: Path) -> None:
+    arguments = ["--prompts", str(problems), "--server", "http://127.0.0.1:1", "--prompt-column", "nope"]
+    done = CliRunner().invoke(app, ["generate", *arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == 1
+    assert "no usable prompt: 2 rows were set aside" in done.stdout
+    assert "the first: row 1: " in done.stdout
+    assert "nope" in done.stdout
