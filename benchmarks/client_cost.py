@@ -85,11 +85,13 @@ def _figures(ours: list[dict[str, Any]], bare: list[dict[str, Any]]) -> list[Fig
     cpu = [(1e3 * each(one, "cpu_s"), 1e3 * each(other, "cpu_s")) for one, other in pairs]
     rate = [(1 / each(one, "wall_s"), 1 / each(other, "wall_s")) for one, other in pairs]
     workers = [1e3 * each(one, "children_cpu_s") for one in ours]
+    pauses = [1e3 * float(one["longest_pause_s"]) for one in ours]
     against = "bare aiohttp + uvloop loop"
     return [
         compared(NAME, "controller's CPU per request", "ms", cpu, against, Target(at_most=4)),
         compared(NAME, "throughput", "requests/s", rate, against),
         counted(NAME, "verification workers' CPU per request", "ms", workers),
+        counted(NAME, "longest pause of the event loop", "ms", pauses, Target(at_most=100)),
     ]
 
 

@@ -5,6 +5,7 @@ Input: {"spec": {...}, "warm_up": prompts of a small job before it (0: none), "p
 
 from __future__ import annotations
 
+import asyncio
 import cProfile
 import json
 import sys
@@ -24,13 +25,25 @@ async def measured(spec: JobSpec, warm_up: int, profile: str | None) -> dict[str
     profiler = cProfile.Profile()
     if profile:
         profiler.enable()
+    pauses: list[float] = [0.0]
+    watching = asyncio.create_task(watch(pauses))
     meter = Meter()
     report = await generate(spec)
     cost = meter.read()
+    watching.cancel()
     if profile:
         profiler.disable()
         profiler.dump_stats(profile)
-    return {**cost.as_dict(), **counts(report)}
+    return {**cost.as_dict(), **counts(report), "longest_pause_s": max(pauses)}
+
+
+async def watch(pauses: list[float]) -> None:
+    """Note by how much a sleep of 5 ms is late: as long as something else kept the event loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        await asyncio.sleep(0.005)
+        pauses.append(loop.time() - began - 0.005)
 
 
 def counts(report: JobReport) -> dict[str, Any]:
