@@ -182,15 +182,9 @@ class Generation(Generic[Position]):
         await self._publish(*found)
 
     async def _publish(self, position: Position, trace: Trace) -> None:
-        finished = self._without_dropped_text(replace(trace, verdict=await self._verdict(trace)))
+        finished = self._without_dropped_text(replace(trace, verdict=await self._verifier.verify(trace)))
         await self._folder.publish(position, finished)
         self._progress.count(finished)
-
-    async def _verdict(self, trace: Trace) -> Verdict:
-        """An error is an error, whether or not there is a gold answer to verify against."""
-        if trace.completion is None:
-            return Verdict("error", trace.error or "no completion")
-        return await self._verifier.verify(trace)
 
     def _without_dropped_text(self, trace: Trace) -> Trace:
         completion = trace.completion
