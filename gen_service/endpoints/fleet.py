@@ -19,6 +19,7 @@ from gen_service.settings import EndpointSettings, PoolSettings, SamplingSetting
 
 LONGEST_BACKOFF_S = 30.0
 NOT_FOUND = 404
+UNAUTHORISED = frozenset({401, 403})
 
 Notice = Callable[[str], None]
 
@@ -71,6 +72,8 @@ class Fleet:
 
     async def __aenter__(self) -> Fleet:
         offers = await asyncio.gather(*(self._offer(endpoint) for endpoint in self.endpoints))
+        if all(isinstance(offer, EndpointError) and offer.status in UNAUTHORISED for offer in offers):
+            raise SpecError("endpoints.api_key", "(hidden)", f"a key that the servers take; they say: {offers[0]}")
         lists = [offer for offer in offers if not isinstance(offer, EndpointError)]
         self._settle_model(lists)
         if len(lists) == len(offers) and not any(self.model in offer for offer in lists):

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
@@ -359,3 +360,34 @@ async def test_only_endpoint_errors_come_out() -> None:
     errors = [one for one in done if isinstance(one, EndpointError)]
     assert errors
     assert all(len(error.retries) == 2 for error in errors)
+
+
+async def test_a_key_that_every_server_refuses_is_a_mistake_in_the_spec() -> None:
+    """Only one refusing is that server's trouble: the others do the work."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "Unauthorized", "code": 401}}, status=401)
+
+    async def well(request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/health", well)
+    app.router.add_get("/v1/models", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    url = f"http://127.0.0.1:{port}"
+    try:
+        settings, pool, sampling = EndpointSettings(urls=(url,)), PoolSettings(), SamplingSettings(max_tokens=50)
+        async with Client(settings, sampling) as client:
+            with pytest.raises(SpecError, match=r"endpoints\.api_key.*Unauthorized"):
+                await Fleet(settings, pool, sampling, client, lambda _: None).__aenter__()
+        async with SimulatedServer() as server:
+            both = EndpointSettings(urls=(url, server.url))
+            async with Client(both, sampling) as client, Fleet(both, pool, sampling, client, lambda _: None) as fleet:
+                assert (await fleet.complete(sample())).endpoint == server.url
+    finally:
+        await runner.cleanup()
