@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gen_service.terminal.exit_codes import FAILED, INTERRUPTED, USAGE
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gen_service.jobs.job import JobSpec
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="gen-service",

@@ -110,7 +110,10 @@ class JobFolder:
 
     async def __aenter__(self) -> JobFolder:
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._open)
+        try:
+            await asyncio.to_thread(self._open)
+        except OSError as error:
+            raise StorageError(f"cannot open the job's folder {self._places.published}: {error}") from error
         self._shards = ShardWriter(
             self._destination, self._output, self.epoch, self._sampling, self._space, self._commit
         )

@@ -19,12 +19,13 @@ from gen_service.errors import SpecError
 from gen_service.generation.pool import Stop
 from gen_service.jobs.audit import audit
 from gen_service.jobs.job import JobSpec, make_spec
-from gen_service.jobs.runner import JobReport, generate, has_work, location
+from gen_service.jobs.runner import has_work, location
 from gen_service.jobs.summary import summarize
 from gen_service.storage.traces import part_files
-from gen_service.terminal.live import JobView, duration
+from gen_service.terminal.exit_codes import DONE, FAILED, INTERRUPTED
+from gen_service.terminal.live import duration
 from gen_service.terminal.report import print_summary, save_histogram
-from gen_service.terminal.run import run_async, with_signals
+from gen_service.terminal.run import run_async, watched, with_signals
 from gen_service.tiny_model import CHECKPOINT
 from gen_service.tiny_model.problems import prompt_rows
 
@@ -34,7 +35,6 @@ CONTEXT_TOKENS = 2048
 MAX_TOKENS = 512
 IN_FLIGHT_PER_SERVER = 64
 PROBLEM_SEED = 7
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def _demo(console: Console, settings: DemoSettings) -> int:
         async with _servers(console, settings.servers, stop) as urls:
             for spec in left:
                 if not stop.asked:
-                    await _run(console, _on(spec, urls), stop)
+                    await watched(console, _on(spec, urls), stop)
     else:
         console.print("nothing to do: every sample was published before")
     sound = [_show(console, spec) for spec in specs]
@@ -162,18 +162,14 @@ def _shares(count: int) -> list[tuple[int, ...]]:
     return [tuple(cores[index::count]) or (cores[index % len(cores)],) for index in range(count)]
 
 
-async def _run(console: Console, spec: JobSpec, stop: Stop) -> JobReport:
-    async with JobView(console) as view:
-        return await generate(spec, stop=stop, on_notice=view.notice, on_start=view.show)
-
-
 def _show(console: Console, spec: JobSpec) -> bool:
     """Print what the job published; whether every row is where it should be, read back by `datasets`."""
     folder = location(spec)
     summary = summarize(folder)
     print_summary(console, summary, f"job {spec.job_id}")
     if summary.rows == 0:
-        return True
+        console.print(f"nothing was published; {summary.rejected:,} prompt rows were set aside, see dead_letter.jsonl")
+        return False
     save_histogram(summary, Path(folder) / "lengths.png", f"{spec.job_id}: {summary.rows:,} samples")
     found, read = audit(spec), _read_by_datasets(folder)
     console.print(

@@ -15,10 +15,9 @@ from gen_service.generation.pool import Stop
 from gen_service.jobs.job import JobSpec
 from gen_service.jobs.runner import JobReport, generate
 from gen_service.jobs.summary import summarize
+from gen_service.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from gen_service.terminal.live import JobView
 from gen_service.terminal.report import print_summary
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 Result = TypeVar("Result")
 
@@ -49,16 +48,22 @@ def settle_interpreter() -> None:
 
 def run_job(console: Console, spec: JobSpec) -> int:
     """Run a job to its end or to Ctrl-C, print what was published, return the exit code."""
-    report = run_async(watched(console, spec, Stop()))
+    report = run_async(interruptible(console, spec))
     print_summary(console, summarize(report.folder), f"job {report.job_id}")
     return say_end(console, report)
 
 
 async def watched(console: Console, spec: JobSpec, stop: Stop) -> JobReport:
-    """Run a job under a live view; SIGINT and SIGTERM ask it to stop, the second time at once."""
-    with_signals(console, stop, spec.pool.grace_s)
+    """Run a job under a live view."""
     async with JobView(console) as view:
         return await generate(spec, stop=stop, on_notice=view.notice, on_start=view.show)
+
+
+async def interruptible(console: Console, spec: JobSpec) -> JobReport:
+    """Run a job; SIGINT and SIGTERM ask it to stop, the second time at once."""
+    stop = Stop()
+    with_signals(console, stop, spec.pool.grace_s)
+    return await watched(console, spec, stop)
 
 
 def with_signals(console: Console, stop: Stop, grace_s: float) -> None:

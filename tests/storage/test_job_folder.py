@@ -57,6 +57,13 @@ async def _record_and_publish(job: JobFolder, trace: Trace) -> JournalPosition:
     return position
 
 
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, open_job: Open) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot open the job's folder .*file"):
+        async with open_job(path=str(tmp_path / "file" / "out"), journal=str(tmp_path / "file" / "journal")):
+            pass
+
+
 async def test_every_recorded_trace_is_published_once_and_read_back(
     open_job: Open, output: OutputSettings, make_trace: MakeTrace
 ) -> None:
