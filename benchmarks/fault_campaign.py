@@ -25,6 +25,9 @@ MARKER = "REFUSE-ME"
 SERVER_WORDS = f"the prompt holds '{MARKER}'"
 RATES = {"http_500": 0.03, "http_429": 0.02, "reset": 0.03, "stall": 0.01, "malformed": 0.01}
 STALL_S = 2.0
+# A stall may come before the first token, where only this limit ends it; no answer here waits longer for one.
+FIRST_TOKEN_S = 10.0
+LIMITS = {"stall_s": STALL_S, "first_token_s": FIRST_TOKEN_S}
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ def run_fault_campaign(folder: Path, samples: int, refused: int = 20) -> FaultRe
         arguments += ["--fault", f"{name}={rate}"]
     prompts = write_sums(folder / "prompts.jsonl", samples, marker=MARKER, marked=refused)
     with simulated_servers(arguments, servers=SERVERS) as urls:
-        spec = sums_spec(folder, prompts, urls, pool={"in_flight": IN_FLIGHT}, endpoints={"stall_s": STALL_S})
+        spec = sums_spec(folder, prompts, urls, pool={"in_flight": IN_FLIGHT}, endpoints=LIMITS)
         with generating(write_spec(folder / "spec.json", spec), folder / "words.txt") as child:
             code = exit_code(child)
     report = FaultReport(samples, refused, exit_code=code)
