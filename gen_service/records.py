@@ -24,6 +24,14 @@ Outcome = Literal[
     "unverified",
 ]
 
+# How an answer was found in a completion.
+How = Literal[
+    "boxed", "answer_tag", "hashes", "phrase", "choice", "alone", "last_formula", "last_number", "text", "none"
+]
+
+# What decided: the text alone, exact arithmetic, the shape of both answers, sympy, or a kind of the user's own.
+Path = Literal["text", "number", "structure", "symbolic", "plugin", "none"]
+
 
 class Message(TypedDict):
     """One turn of a chat, as the OpenAI API writes it."""
@@ -108,12 +116,22 @@ class Verdict:
     Attributes:
         outcome: see design: only `correct` and `incorrect` are rewards by themselves.
         reason: how it was decided, or why it could not be.
-        extracted: the answer found in the completion, or None.
+        extracted: the answer found in the completion, as it was written, or None.
+        normalised: the answer as it was compared, or None.
+        how: which rule of extraction found it.
+        path: what decided.
+        cpu_s: CPU seconds that the check took in its worker process; 0.0 when none was needed.
+        verifier: kind, version and configuration hash of the verifier (`math-2-1f0c9a7be2d4`); "" when none judged.
     """
 
     outcome: Outcome
     reason: str
     extracted: str | None = None
+    normalised: str | None = None
+    how: How = "none"
+    path: Path = "none"
+    cpu_s: float = 0.0
+    verifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

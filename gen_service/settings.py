@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 TruncationPolicy = Literal["keep", "drop", "continue"]
+ExtractionPolicy = Literal["strict", "lenient"]
 
 # What a request says besides its sampling; `n` is always one, since a sample is a request.
 REQUEST_FIELDS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "return_token_ids", "n"})
@@ -130,9 +131,18 @@ class PoolSettings(Section):
 
 
 class VerificationSettings(Section):
-    """Budgets of one check; it runs in a process that is killed past them."""
+    """What is a right answer, and the budgets of one check; it runs in a process that is killed past them.
+
+    `kind` is `math`, `exact`, `multiple_choice`, `numeric`, the name of an installed plug-in, or `module:function` for a
+    callable of your own; `options` are the kind's. `policy` is where an answer may be found: `strict` for rewards and
+    published verdicts, `lenient` for the evaluation of weak models. A worker leaves after `recycle_after` checks.
+    """
 
     enabled: bool = True
+    kind: Annotated[str, Field(min_length=1)] = "math"
+    options: dict[str, Any] = Field(default_factory=dict)
+    policy: ExtractionPolicy = "strict"
+    recycle_after: Annotated[int, Field(ge=1)] = 2000
     workers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
     cpu_s: Annotated[float, Field(gt=0)] = 5.0
     wall_s: Annotated[float, Field(gt=0)] = 15.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gen_service.records import Outcome
+from gen_service.records import Outcome, Path
 from gen_service.verification.guard import refusal
 from gen_service.verification.rational import in_base, integer, normalised, rational
 
@@ -24,11 +24,13 @@ class Grade:
 
     Attributes:
         outcome: `correct`, `incorrect`, `unparsable` (the answer), `ungradable` (the gold) or `error`.
-        reason: what decided.
+        reason: what decided, in words.
+        path: what decided.
     """
 
     outcome: Outcome
     reason: str
+    path: Path = "none"
 
 
 def fast(gold: str, answer: str) -> Grade | None:
