@@ -133,7 +133,7 @@ class PoolSettings(Section):
 class VerificationSettings(Section):
     """What is a right answer, and the budgets of one check; it runs in a process that is killed past them.
 
-    `kind` is `math`, `exact`, `multiple_choice`, `numeric`, the name of an installed plug-in, or `module:function` for a
+    `kind` is `math`, `exact`, `multiple_choice`, `numeric`, an installed plug-in's name, or `module:function` for a
     callable of your own; `options` are the kind's. `policy` is where an answer may be found: `strict` for rewards and
     published verdicts, `lenient` for the evaluation of weak models. A worker leaves after `recycle_after` checks.
     """
