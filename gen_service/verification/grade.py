@@ -13,6 +13,8 @@ from gen_service.records import Outcome, Path
 from gen_service.verification.guard import refusal
 from gen_service.verification.rational import in_base, integer, normalised, rational
 
+VERSION = 2
+
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' .\-]*")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 _MATH_WORDS = re.compile(r"sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|inf", re.IGNORECASE)
@@ -69,6 +71,20 @@ def grade(gold: str, answer: str) -> Grade:
     if decided is not None:
         return decided
     return ungraded(gold, answer) or _as_words(gold, answer) or _as_mathematics(gold, answer)
+
+
+def gold_problem(gold: str) -> str | None:
+    """Why nothing can be graded against this gold, or None. May take any time that a caller allows."""
+    text = normalised(gold)
+    if not text:
+        return "the gold is empty"
+    if refused := refusal(gold):
+        return f"the gold was refused: {refused}"
+    if rational(text) is not None or in_base(text) is not None or words(gold) is not None:
+        return None
+    from gen_service.verification import symbolic
+
+    return None if symbolic.compared(gold, gold) == "equal" else "the gold cannot be parsed, or does not equal itself"
 
 
 def ungraded(gold: str, answer: str) -> Grade | None:
