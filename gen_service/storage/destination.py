@@ -35,6 +35,9 @@ class Destination(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """The files directly in a folder: name (with the folder) to bytes. Empty when there is no such folder."""
 
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders directly in a folder, sorted. Empty when there is no such folder."""
+
     def read(self, name: str) -> bytes:
         """The whole file, or FileNotFoundError."""
 
@@ -104,6 +107,10 @@ class LocalFolder:
             return {}
         return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if entry.is_file()}
 
+    def folders(self, folder: str) -> list[str]:
+        root = self._root / folder
+        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else []
+
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()
 
@@ -160,13 +167,11 @@ class ObjectStore:
         self._filesystem.pipe_file(f"{self._root}/{name}", data, mode="create")
 
     def sizes(self, folder: str) -> dict[str, int]:
-        self._filesystem.invalidate_cache()
-        try:
-            entries = self._filesystem.ls(f"{self._root}/{folder}", detail=True)
-        except FileNotFoundError:
-            return {}
-        files = (entry for entry in entries if entry["type"] == "file")
+        files = self._entries(folder, "file")
         return {f"{folder}/{str(entry['name']).rsplit('/', 1)[-1]}": int(entry["size"]) for entry in files}
+
+    def folders(self, folder: str) -> list[str]:
+        return sorted(str(entry["name"]).rstrip("/").rsplit("/", 1)[-1] for entry in self._entries(folder, "directory"))
 
     def read(self, name: str) -> bytes:
         return bytes(self._filesystem.cat_file(f"{self._root}/{name}"))
@@ -182,6 +187,14 @@ class ObjectStore:
         if self._staging is not None and self._staging.is_dir():
             for leftover in self._staging.iterdir():
                 leftover.unlink()
+
+    def _entries(self, folder: str, kind: str) -> list[dict[str, Any]]:
+        self._filesystem.invalidate_cache()
+        try:
+            entries = self._filesystem.ls(f"{self._root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry for entry in entries if entry["type"] == kind]
 
     def _make_folder(self, name: str) -> None:
         self._filesystem.makedirs(f"{self._root}/{name}".rsplit("/", 1)[0], exist_ok=True)

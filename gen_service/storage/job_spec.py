@@ -34,14 +34,19 @@ def write_job(destination: Destination, job_id: str, spec: dict[str, Any], ident
         "spec": spec,
     }
     data = orjson.dumps(tree, option=orjson.OPT_INDENT_2)
-    if (before := _read(destination)) is not None:
+    if (before := read_job(destination)) is not None:
         differing = list(_differences("", before["identity"], orjson.loads(data)["identity"]))
         if differing:
             raise JobMismatch(f"{destination.locate(NAME)} is of another job: " + "; ".join(differing))
     destination.put(NAME, data)
 
 
-def _read(destination: Destination) -> dict[str, Any] | None:
+def read_job(destination: Destination) -> dict[str, Any] | None:
+    """What job.json holds; None when there is none.
+
+    Raises:
+        StorageError: it is damaged, or of a later version.
+    """
     try:
         data = destination.read(NAME)
     except FileNotFoundError:

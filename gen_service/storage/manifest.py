@@ -29,6 +29,7 @@ class Part:
         rows, bytes, sha256: of the whole file.
         verdicts: rows by outcome.
         prompt_tokens, completion_tokens: sums over its rows.
+        source: of a part of verdicts, the file whose rows they judge; None for traces, and not written then.
     """
 
     file: str
@@ -38,6 +39,7 @@ class Part:
     verdicts: dict[str, int]
     prompt_tokens: int
     completion_tokens: int
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def commit(destination: Destination, number: int, manifest: Manifest) -> None:
 
 def _tree(manifest: Manifest) -> dict[str, Any]:
     tree = {"version": MANIFEST_VERSION, **asdict(manifest)}
-    return {**tree, "journal_covered": manifest.journal_covered._asdict()}
+    parts = [{key: value for key, value in part.items() if value is not None} for part in tree["parts"]]
+    return {**tree, "parts": parts, "journal_covered": manifest.journal_covered._asdict()}
 
 
 def _read(destination: Destination, number: int) -> Manifest:

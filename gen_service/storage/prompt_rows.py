@@ -38,7 +38,7 @@ def to_prompt(row: Row, number: int, source: str, settings: PromptSettings) -> P
     try:
         _check_named_columns(row, settings)
         messages = _chat(row, settings)
-        answer = _answer(row.get(settings.columns.answer))
+        answer = gold_text(row.get(settings.columns.answer))
         prompt_id = _given_id(row.get(settings.columns.id)) or content_id(messages, answer)
         prompt = Prompt(prompt_id, messages, answer, _source(row.get(settings.columns.source), source), number)
         _check_text(prompt, settings.max_row_bytes)
@@ -134,7 +134,12 @@ def _message(value: object, number: int) -> Message:
     return Message(role=role, content=content)
 
 
-def _answer(value: object) -> str | None:
+def gold_text(value: object) -> str | None:
+    """A gold answer as text: numbers as they would be written, a list of one as what it holds; None for null.
+
+    Raises:
+        ValueError: it is something else.
+    """
     # Some sources hold every gold in a list; several golds would need a rule for which of them count.
     if isinstance(value, list):
         if len(value) != 1:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import io
-import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +17,10 @@ from gen_service.records import Trace
 from gen_service.settings import OutputSettings
 from gen_service.storage import codec
 from gen_service.storage.destination import Destination
-from gen_service.storage.disk_space import SpaceWaiter, sync_file, write_at
+from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.manifest import Part
+from gen_service.storage.part_file import PartFile
 from gen_service.storage.schema import SCHEMA, to_table
 
 GROUP_ROWS = 256
@@ -190,7 +187,7 @@ class OpenPart:
         self._verdicts: Counter[str] = Counter()
         self._prompt_tokens = 0
         self._completion_tokens = 0
-        self._sink = _Sink(path, space)
+        self._sink = PartFile(path, space)
         self._writer = pq.ParquetWriter(
             self._sink,
             SCHEMA,
@@ -231,38 +228,6 @@ class OpenPart:
             self._writer.close()
         self._sink.close()
         self.path.unlink(missing_ok=True)
-
-
-class _Sink(io.RawIOBase):
-    """A file that Parquet is written to: waits for room on a full disk, and hashes what it takes."""
-
-    def __init__(self, path: Path, space: SpaceWaiter) -> None:
-        self.sha256 = hashlib.sha256()
-        self._path = path
-        self._space = space
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._descriptor = space.write(str(path), lambda: os.open(path, flags, 0o644))
-        self._size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._size
-
-    def write(self, data: Any) -> int:
-        self._space.write(str(self._path), lambda: write_at(self._descriptor, data, self._size))
-        self.sha256.update(data)
-        self._size += len(data)
-        return len(data)
-
-    def sync(self) -> None:
-        sync_file(self._descriptor)
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
 
 
 def _sum(table: pa.Table, column: str) -> int:

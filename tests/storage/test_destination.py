@@ -87,3 +87,12 @@ def test_what_counts_as_a_url(path: str, remote: bool) -> None:
 def test_a_reader_has_no_staging() -> None:
     with pytest.raises(ValueError, match="opened for reading"):
         open_destination("memory://x").staging("data/a")
+
+
+def test_folders_are_listed_by_name(destination: Destination) -> None:
+    assert destination.folders("verdicts") == []
+    destination.put("verdicts/b/data/part", b"rows")
+    destination.put("verdicts/a/job.json", b"{}")
+    destination.put("verdicts/file", b"")
+    assert destination.folders("verdicts") == ["a", "b"]
+    assert destination.folders("verdicts/b") == ["data"]
