@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import yaml
 
 from gen_service.storage import traces
 from gen_service.storage.destination import Destination
 from gen_service.storage.manifest import Manifest, PublishedCounts, count
+from gen_service.storage.schema import SCHEMA
 
 BAR_CHARS = 40
 
@@ -46,8 +48,22 @@ def card(
 def _front_matter(job_id: str, files: Sequence[str]) -> str:
     matter: dict[str, Any] = {"pretty_name": job_id, "tags": ["reasoning", "synthetic"]}
     if files:
+        # Without it `datasets` takes the columns from the first file, and fails on a later file that has more.
+        matter["dataset_info"] = {"features": _features(SCHEMA)}
         matter["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}]
     return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+
+def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:
+    """Columns as `datasets` writes them in a card."""
+    return [{"name": field.name, **_feature(field.type)} for field in fields]
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_list(kind):
+        value = kind.value_type
+        return {"list": _features(value) if pa.types.is_struct(value) else _feature(value)["dtype"]}
+    return {"dtype": {"double": "float64"}.get(str(kind), str(kind))}
 
 
 def _counts(counts: PublishedCounts) -> str:

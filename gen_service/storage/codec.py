@@ -9,6 +9,7 @@ A record is complete in itself: it holds the prompt and the gold answer, so a re
 from __future__ import annotations
 
 import struct
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import orjson
 from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace, Verdict
 from gen_service.storage.surrogates import scrub
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 _HEADER_LENGTH = struct.Struct("<I")
 SEED_BITS = 63
 TOKEN_BITS = 31
@@ -78,7 +79,7 @@ def _tree(trace: Trace) -> dict[str, Any]:
         "seed": None if sample.seed is None else clamp(sample.seed, SEED_BITS),
         "prompt": [prompt.prompt_id, list(prompt.messages), prompt.answer, prompt.source, prompt.row],
         "completion": None if trace.completion is None else _completion_tree(trace.completion),
-        "verdict": None if verdict is None else [verdict.outcome, verdict.reason, verdict.extracted],
+        "verdict": None if verdict is None else list(astuple(verdict)),
         "error": trace.error,
         "retries": list(trace.retries),
     }
@@ -108,5 +109,5 @@ def _trace(tree: dict[str, Any], token_ids: np.ndarray[Any, np.dtype[np.int32]])
     completion = None
     if (fields := tree["completion"]) is not None:
         completion = Completion(**{**fields, "retries": tuple(fields["retries"])}, token_ids=token_ids)
-    verdict = None if tree["verdict"] is None else Verdict(*tree["verdict"])
+    verdict = None if tree["verdict"] is None else Verdict(*tree["verdict"])  # version 1 had its first three fields
     return Trace(sample, completion, verdict, tree["error"], tuple(tree["retries"]))

@@ -13,12 +13,13 @@ from gen_service.storage.arrow_arrays import array_of, int32_array, lists
 from gen_service.storage.codec import SEED_BITS, TOKEN_BITS, clamp
 from gen_service.storage.surrogates import scrub
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"gen_service.schema_version"
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
-# Columns of the completion are null in rows that ended in an error.
+# Columns of the completion are null in rows that ended in an error. Version 1 had no normalised, extracted_how,
+# verdict_path, verdict_cpu_s and verifier: there they are read as null.
 SCHEMA = pa.schema(
     [
         ("job_id", pa.string()),
@@ -31,8 +32,13 @@ SCHEMA = pa.schema(
         ("reasoning", pa.string()),
         ("content", pa.string()),
         ("extracted", pa.string()),
+        ("normalised", pa.string()),
+        ("extracted_how", pa.string()),
         ("verdict", pa.string()),
         ("verdict_reason", pa.string()),
+        ("verdict_path", pa.string()),
+        ("verdict_cpu_s", pa.float64()),
+        ("verifier", pa.string()),
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
@@ -74,6 +80,16 @@ def to_table(traces: Sequence[Trace], sampling: str) -> pa.Table:
         "token_ids": token_lists(_token_ids(trace) for trace in traces),
     }
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def conformed(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """The named columns of rows of any version, in that order; those that the version did not have are null."""
+    fields = [SCHEMA.field(name) for name in names]
+    there = set(batch.schema.names)
+    columns = [
+        batch.column(field.name) if field.name in there else pa.nulls(batch.num_rows, field.type) for field in fields
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def token_lists(token_ids: Iterable[np.ndarray[Any, np.dtype[np.int32]]]) -> pa.ListArray:
@@ -118,9 +134,14 @@ def _completion_columns(completions: Sequence[Completion | None]) -> dict[str, l
 
 def _verdict_columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
     return {
+        "extracted": [verdict.extracted for verdict in verdicts],
+        "normalised": [verdict.normalised for verdict in verdicts],
+        "extracted_how": [verdict.how for verdict in verdicts],
         "verdict": [verdict.outcome for verdict in verdicts],
         "verdict_reason": [verdict.reason for verdict in verdicts],
-        "extracted": [verdict.extracted for verdict in verdicts],
+        "verdict_path": [verdict.path for verdict in verdicts],
+        "verdict_cpu_s": [verdict.cpu_s for verdict in verdicts],
+        "verifier": [verdict.verifier for verdict in verdicts],
     }
 
 

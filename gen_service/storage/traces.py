@@ -1,5 +1,5 @@
 """Reading published traces. Files are taken from the manifests, never from a listing: what no manifest names is not
-published, and a file named by one is whole."""
+published, and a file named by one is whole. Files of older versions are read along; columns they lack are null."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gen_service.errors import SpecError, StorageError
 from gen_service.storage import manifest
 from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.manifest import Part, PublishedCounts
-from gen_service.storage.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from gen_service.storage.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY, conformed
 
 BATCH_ROWS = 256
 
@@ -67,7 +67,7 @@ def published_counts(path: str) -> PublishedCounts:
 def part_batches(
     destination: Destination, part: Part, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one part, in order, as record batches of at most 256 rows."""
+    """The rows of one part, in order, as record batches of at most 256 rows with the columns in the order asked for."""
     try:
         file = destination.open(part.file)
     except FileNotFoundError as error:
@@ -78,7 +78,10 @@ def part_batches(
             raise StorageError(
                 f"{destination.locate(part.file)} has rows of version {version}, newer than {SCHEMA_VERSION}"
             )
-        yield from parquet.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns))
+        names = SCHEMA.names if columns is None else list(columns)
+        there = [name for name in names if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=there):
+            yield conformed(batch, names)
 
 
 def _open(path: str) -> tuple[Destination, list[manifest.Manifest]]:

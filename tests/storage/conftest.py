@@ -77,7 +77,17 @@ def _traces(text: st.SearchStrategy[str]) -> st.SearchStrategy[Trace]:
         first_token_s=st.none() | _SECONDS,
         total_s=_SECONDS,
     )
-    verdicts = st.builds(Verdict, st.sampled_from(["correct", "error", "unverified"]), text, st.none() | text)
+    verdicts = st.builds(
+        Verdict,
+        st.sampled_from(["correct", "error", "unverified"]),
+        reason=text,
+        extracted=st.none() | text,
+        normalised=st.none() | text,
+        how=st.sampled_from(["boxed", "none"]),
+        path=st.sampled_from(["number", "plugin", "none"]),
+        cpu_s=st.floats(0, 9),
+        verifier=text,
+    )
     return st.builds(Trace, samples, st.none() | completions, st.none() | verdicts, st.none() | text, retries)
 
 

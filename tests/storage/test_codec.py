@@ -44,7 +44,18 @@ def test_a_lying_servers_token_counts_are_clamped(make_trace: Callable[..., Trac
     assert (back.completion.prompt_tokens, back.completion.completion_tokens) == (2**31 - 1, -(2**31) + 1)
 
 
+def test_a_verdict_of_version_1_has_the_fields_it_had(make_trace: Callable[..., Trace], assert_same: Same) -> None:
+    trace = make_trace(1, verdict="correct")
+    assert trace.verdict is not None
+    record = codec.encode(trace)
+    now = b'["correct","by test","2",null,"none","none",0.0,""]'
+    assert now in record
+    then = record.replace(now, b'["correct","by test","2"]').replace(b'"version":2', b'"version":1')
+    length = codec._HEADER_LENGTH.unpack_from(record)[0] - (len(record) - len(then))
+    assert_same(codec.decode(codec._HEADER_LENGTH.pack(length) + then[codec._HEADER_LENGTH.size :]), trace)
+
+
 def test_a_record_of_a_later_version_is_refused(make_trace: Callable[..., Trace]) -> None:
-    record = codec.encode(make_trace(1)).replace(b'"version":1', b'"version":9')
+    record = codec.encode(make_trace(1)).replace(b'"version":2', b'"version":9')
     with pytest.raises(ValueError, match="version 9 is newer"):
         codec.decode(record)

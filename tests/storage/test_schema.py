@@ -22,7 +22,7 @@ def test_every_field_of_a_trace_is_in_its_row(data: st.DataObject, traces: st.Se
     pq.write_table(to_table(rows, '{"temperature":1}'), file)
     table = pq.read_table(file)
     assert table.schema.names == SCHEMA.names
-    assert table.schema.metadata[VERSION_KEY] == b"1"
+    assert table.schema.metadata[VERSION_KEY] == b"2"
     for trace, row in zip(rows, table.to_pylist(), strict=True):
         _check_row(trace, row)
 
@@ -41,7 +41,12 @@ def _check_row(trace: Trace, row: dict[str, object]) -> None:
         "answer": prompt.answer,
         "verdict": verdict.outcome,
         "verdict_reason": verdict.reason,
+        "verdict_path": verdict.path,
+        "verdict_cpu_s": verdict.cpu_s,
+        "verifier": verdict.verifier,
         "extracted": verdict.extracted,
+        "extracted_how": verdict.how,
+        "normalised": verdict.normalised,
         "error": trace.error,
         "sampling": '{"temperature":1}',
         "token_ids": [] if completion is None else completion.token_ids.tolist(),

@@ -68,6 +68,40 @@ async def test_datasets_reads_the_files_without_help(
     assert by_card.num_rows == 25
 
 
+SINCE_VERSION_2 = ["normalised", "extracted_how", "verdict_path", "verdict_cpu_s", "verifier"]
+
+
+@pytest.fixture
+def mixed_path(job_path: str) -> str:
+    """A job whose first part has rows of version 1, as a job that goes on after an upgrade."""
+    (first, *_) = traces.part_files(job_path)
+    table = pq.read_table(first).drop_columns(SINCE_VERSION_2)
+    pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1"}), first)
+    return job_path
+
+
+async def test_rows_of_version_1_lack_what_came_later(mixed_path: str) -> None:
+    rows = list(traces.read_traces(mixed_path))
+    assert {tuple(row) for row in rows} == {tuple(SCHEMA.names)}
+    assert [row["verdict"] for row in rows] == ["error" if number % 10 == 9 else "correct" for number in range(25)]
+    assert {tuple(row[name] for name in SINCE_VERSION_2) for row in rows[:10]} == {(None,) * 5}
+    assert {tuple(row[name] for name in SINCE_VERSION_2) for row in rows[10:]} == {(None, "none", "none", 0.0, "")}
+    assert [row["verifier"] for row in traces.read_traces(mixed_path, ["verifier"])] == [None] * 10 + [""] * 15
+    assert traces.read_table(mixed_path, ["verifier", "seed"]).schema.names == ["verifier", "seed"]
+    assert traces.read_table(mixed_path).schema.equals(SCHEMA)
+
+
+async def test_the_card_has_datasets_read_versions_along(
+    mixed_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    loaded: Any = datasets.load_dataset(mixed_path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == list(traces.read_traces(mixed_path))
+
+
 async def test_a_path_without_a_job_is_an_error_of_the_path(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="expected a job folder"):
         traces.part_files(str(tmp_path / "nothing"))
@@ -81,9 +115,9 @@ async def test_an_empty_job_has_no_rows(tmp_path: Path) -> None:
 
 async def test_rows_of_a_later_version_are_refused(job_path: str) -> None:
     (file, *_) = traces.part_files(job_path)
-    later = SCHEMA.with_metadata({VERSION_KEY: b"2"})
+    later = SCHEMA.with_metadata({VERSION_KEY: b"3"})
     pq.write_table(pa.Table.from_batches(pq.read_table(file).to_batches(), schema=SCHEMA).cast(later), file)
-    with pytest.raises(StorageError, match="version 2, newer than 1"):
+    with pytest.raises(StorageError, match="version 3, newer than 2"):
         next(traces.read_traces(job_path))
 
 
