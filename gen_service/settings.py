@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 TruncationPolicy = Literal["keep", "drop", "continue"]
 ExtractionPolicy = Literal["strict", "lenient"]
+RewardPolicy = Literal["incorrect", "exclude"]
 
 # What a request says besides its sampling; `n` is always one, since a sample is a request.
 REQUEST_FIELDS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "return_token_ids", "n"})
@@ -147,6 +148,14 @@ class VerificationSettings(Section):
     cpu_s: Annotated[float, Field(gt=0)] = 5.0
     wall_s: Annotated[float, Field(gt=0)] = 15.0
     memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 2 * 1024**3
+
+
+class RewardSettings(Section):
+    """What an answer that never came is worth to training: `incorrect` rewards it as a wrong one, `exclude` leaves the
+    sample out. By default only an answer that was judged is a reward."""
+
+    no_answer: RewardPolicy = "exclude"
+    truncated: RewardPolicy = "exclude"
 
 
 class OutputSettings(Section):
