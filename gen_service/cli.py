@@ -94,18 +94,55 @@ def inspect(
     path: Annotated[str, typer.Argument(help="A job's folder or URL.")],
     show: Annotated[int, typer.Option(help="Print this many traces readably.")] = 0,
     histogram: Annotated[Path | None, typer.Option(help="Write the length histogram to this PNG.")] = None,
+    verdicts: Annotated[str | None, typer.Option(help="Count this set's verdicts: a verifier, or `latest`.")] = None,
 ) -> None:
     """Counts, verdicts, pass@k, lengths and retries of a job, while it runs or after."""
     from gen_service.jobs.summary import summarize
     from gen_service.terminal.report import print_summary, print_traces, save_histogram
 
-    console, summary = _console(), summarize(path)
+    console, summary = _console(), summarize(path, verdicts)
     print_summary(console, summary, path)
     if histogram is not None:
         save_histogram(summary, histogram, path)
         console.print(f"histogram: {histogram}")
     if show:
-        print_traces(console, path, show)
+        print_traces(console, path, show, verdicts)
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(help="A job's folder or URL; or Parquet or JSONL: a file, folder or pattern.")],
+    kind: Annotated[str | None, typer.Option(help="What a right answer is [default: math].")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="key=value for the kind; repeat for more.")] = None,
+    policy: Annotated[str | None, typer.Option(help="strict or lenient: where an answer may be found.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that judge [default: one per core].")] = None,
+    cpu_s: Annotated[float | None, typer.Option(help="CPU seconds that one answer may take.")] = None,
+    wall_s: Annotated[float | None, typer.Option(help="Wall seconds that one answer may take.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of one process: bytes, or such as 2G.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of the verdicts [default: by the verifier].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge the first so many rows only.")] = None,
+    only_outcome: Annotated[str | None, typer.Option(help="Judge only rows stored with this verdict.")] = None,
+    golds: Annotated[bool, typer.Option(help="Only list the prompts whose gold cannot be graded against.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Print this many rows whose verdict changed.")] = 10,
+    report: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    gold_column: Annotated[str | None, typer.Option(help="Of a file [default: answer].")] = None,
+    content_column: Annotated[str | None, typer.Option(help="Of a file [default: content].")] = None,
+    reasoning_column: Annotated[str | None, typer.Option(help="Of a file [default: reasoning, where there].")] = None,
+    finish_column: Annotated[str | None, typer.Option(help="Of a file [default: finish_reason, else stop].")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Of a file [default: the row's number].")] = None,
+) -> None:
+    """Judge stored answers again, into a set of verdicts beside them. The same command continues a stopped run."""
+    settings = {"kind": kind, "policy": policy, "workers": workers, "cpu_s": cpu_s, "wall_s": wall_s}
+    columns = {"gold": gold_column, "content": content_column, "reasoning": reasoning_column, "finish": finish_column}
+    from gen_service.jobs.verify_spec import make_choice, make_columns, make_verification
+    from gen_service.storage.answered_files import open_source
+    from gen_service.terminal.verify import run_golds, run_verify
+
+    verification = make_verification(_given(settings), option or [], memory)
+    choice, source = make_choice(limit, only_outcome), open_source(path, make_columns(**columns, id=id_column))
+    if golds:
+        raise typer.Exit(run_golds(_console(), source, verification, report))
+    raise typer.Exit(run_verify(_console(), source, verification, output, choice, show, report))
 
 
 @app.command(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from gen_service.records import Completion, Message, Prompt, Sample, Trace, Verdict
+from gen_service.settings import OutputSettings
+from gen_service.storage.job_folder import open_job_folder
 
 # No verdict depends on how busy the machine is; a failure prints how to repeat it.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -46,3 +52,51 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredAnswer:
+    """A row of a job to be stored: the gold, the text, and the verdict that it had; no text is a failed sample."""
+
+    gold: str | None
+    content: str | None
+    verdict: Verdict
+    finish_reason: str = "stop"
+    prompt: str | None = None
+
+
+async def _store_job(folder: Path, rows: Sequence[StoredAnswer], shard_rows: int = 10) -> str:
+    output = OutputSettings(path=str(folder), shard_rows=shard_rows)
+    async with open_job_folder(output, "job", {}, {}, "{}", lambda _: None) as job:
+        first = job.published.rows
+        for start in range(first, len(rows), 200):
+            made = [_trace(number, row) for number, row in enumerate(rows[start : start + 200], start)]
+            bare = [dataclasses.replace(trace, verdict=None) for trace in made]
+            for position, trace in zip(await asyncio.gather(*map(job.record, bare)), made, strict=True):
+                await job.publish(position, trace)
+    return str(folder / "job")
+
+
+def _trace(number: int, row: StoredAnswer) -> Trace:
+    prompt_id = f"p{number}" if row.prompt is None else row.prompt
+    message = Message(role="user", content=f"question {prompt_id}")
+    sample = Sample(f"s{number:06}", "job", Prompt(prompt_id, (message,), row.gold, "stored", number + 1), 0)
+    if row.content is None:
+        return Trace(sample, None, row.verdict, row.verdict.reason)
+    tokens = np.arange(3, dtype=np.int32)
+    completion = Completion(
+        f"thinking of {number}", row.content, row.finish_reason, 5, 3, tokens, "m", "http://a", 0, (), 1e9, 0.1, 0.2
+    )
+    return Trace(sample, completion, row.verdict)
+
+
+@pytest.fixture(scope="session")
+def stored_answer() -> type[StoredAnswer]:
+    """The class of rows that `store_job` takes."""
+    return StoredAnswer
+
+
+@pytest.fixture(scope="session")
+def store_job() -> Callable[..., Awaitable[str]]:
+    """Publishes rows as a job and gives its folder; called again with more rows, the job grows by them."""
+    return _store_job

@@ -63,18 +63,19 @@ class Summary:
         return [float(value) for value in np.percentile(self.tokens, percents)] if len(self.tokens) else []
 
 
-def summarize(path: str) -> Summary:
+def summarize(path: str, verdicts: str | None = None) -> Summary:
     """Read a job's published rows.
 
     Args:
         path: the job's folder or URL.
+        verdicts: a set of verdicts to count instead of the rows' own, as `read_traces` takes it.
 
     Raises:
-        SpecError: there is no job at `path`.
+        SpecError: there is no job at `path`, or no such set of verdicts.
     """
     summary = Summary(rejected=published_counts(path).rejected)
     tokens: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
-    for batch in read_batches(path, COLUMNS):
+    for batch in read_batches(path, COLUMNS, verdicts):
         columns = batch.to_pydict()
         summary.rows += batch.num_rows
         summary.verdicts.update(columns["verdict"])

@@ -33,12 +33,16 @@ def write_job(destination: Destination, job_id: str, spec: dict[str, Any], ident
         "identity": identity,
         "spec": spec,
     }
-    data = orjson.dumps(tree, option=orjson.OPT_INDENT_2)
+    check_identity(destination, identity)
+    destination.put(NAME, orjson.dumps(tree, option=orjson.OPT_INDENT_2))
+
+
+def check_identity(destination: Destination, identity: dict[str, Any]) -> None:
+    """Check job.json, where there is one, against what the folder is to be for; raises as `write_job`."""
     if (before := read_job(destination)) is not None:
-        differing = list(_differences("", before["identity"], orjson.loads(data)["identity"]))
+        differing = list(_differences("", before["identity"], orjson.loads(orjson.dumps(identity))))
         if differing:
             raise JobMismatch(f"{destination.locate(NAME)} is of another job: " + "; ".join(differing))
-    destination.put(NAME, data)
 
 
 def read_job(destination: Destination) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ def parquet_rows(file: BinaryIO, settings: PromptSettings) -> Iterator[NumberedR
         raise SpecError("prompts.path", settings.path, f"a Parquet file: {error}") from error
     with parquet:
         columns = wanted_columns(parquet.schema_arrow.names, settings)
-        yield from _batch_rows(parquet.iter_batches(BATCH_ROWS, columns=columns))
+        yield from batch_rows(parquet.iter_batches(BATCH_ROWS, columns=columns))
 
 
 def saved_dataset_rows(path: Path, settings: PromptSettings) -> Iterator[NumberedRow]:
@@ -63,7 +63,7 @@ def saved_dataset_rows(path: Path, settings: PromptSettings) -> Iterator[Numbere
         loaded = loaded[settings.split]
     columns = wanted_columns(loaded.column_names, settings)
     tables = loaded.select_columns(columns).with_format("arrow").iter(BATCH_ROWS)
-    yield from _batch_rows(batch for table in tables for batch in table.to_batches())
+    yield from batch_rows(batch for table in tables for batch in table.to_batches())
 
 
 def hub_rows(settings: PromptSettings) -> Iterator[NumberedRow]:
@@ -93,7 +93,8 @@ def hub_rows(settings: PromptSettings) -> Iterator[NumberedRow]:
         raise SpecError("prompts.path", settings.path, expected) from error
 
 
-def _batch_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[NumberedRow]:
+def batch_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[NumberedRow]:
+    """The rows of Arrow record batches, numbered from 1; a row that Python cannot hold is a BadPromptRow."""
     number = 0
     for batch in batches:
         for index in range(batch.num_rows):

@@ -14,38 +14,49 @@ from gen_service.storage import manifest
 from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.manifest import Part, PublishedCounts
 from gen_service.storage.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY, conformed
+from gen_service.storage.verdicts import VERDICT_COLUMNS, open_verdict_set, overlaid
 
 BATCH_ROWS = 256
 
 
-def read_traces(path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_traces(
+    path: str, columns: Sequence[str] | None = None, verdicts: str | None = None
+) -> Iterator[dict[str, Any]]:
     """The published rows of a job in the order they were published, one dict each; about one row group in memory.
 
     Args:
         path: the job folder, local or any fsspec URL.
         columns: names of the columns wanted; all of them by default.
+        verdicts: a set of verdicts made by `verify`, by its verifier's identity or `latest`: where it judges a row,
+            its columns are in place of the row's own.
 
     Raises:
-        SpecError: there is no job at `path`, or no such column.
+        SpecError: there is no job at `path`, or no such column or set of verdicts.
         StorageError: a file is missing or of a later version.
     """
-    for batch in read_batches(path, columns):
+    for batch in read_batches(path, columns, verdicts):
         yield from batch.to_pylist()
 
 
-def read_batches(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    path: str, columns: Sequence[str] | None = None, verdicts: str | None = None
+) -> Iterator[pa.RecordBatch]:
     """As `read_traces`, but Arrow record batches of at most 256 rows."""
     _check_columns(columns)
     destination, manifests = _open(path)
-    for published in manifests:
-        for part in published.parts:
-            yield from part_batches(destination, part, columns)
+    judged = None if verdicts is None else open_verdict_set(path, verdicts)
+    wanted = [name for name in columns or SCHEMA.names if name in VERDICT_COLUMNS]
+    for part in (part for published in manifests for part in published.parts):
+        batches = part_batches(destination, part, columns)
+        if judged is not None and wanted:
+            batches = overlaid(batches, judged.table_of(part.file, wanted))
+        yield from batches
 
 
-def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: str, columns: Sequence[str] | None = None, verdicts: str | None = None) -> pa.Table:
     """As `read_traces`, but one Arrow table, all of it in memory."""
     names = SCHEMA.names if columns is None else list(columns)
-    batches = list(read_batches(path, columns))
+    batches = list(read_batches(path, columns, verdicts))
     return pa.Table.from_batches(batches, schema=pa.schema([SCHEMA.field(name) for name in names]))
 
 

@@ -80,9 +80,9 @@ def save_histogram(summary: Summary, path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def print_traces(console: Console, path: str, count: int) -> None:
+def print_traces(console: Console, path: str, count: int, verdicts: str | None = None) -> None:
     """Print the first traces of a job: the question, the reasoning, the answer and the verdict."""
-    for row in islice(read_traces(path), count):
+    for row in islice(read_traces(path, verdicts=verdicts), count):
         console.print(Panel(_trace_text(row), title=f"{row['prompt_id']} · sample {row['sample_index']}"))
 
 
