@@ -21,6 +21,7 @@ _LISTED = re.compile(_SEPARATORS)
 _WITH_WORD = re.compile(rf"\s{{0,4}}{_SEPARATORS}\s{{0,4}}(?:\\text\{{ ?)?(?:and|or)(?: ?\}})?\s{{0,4}}{_SEPARATORS}")
 _SINGLE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?!\\)")
 _LABEL = re.compile(r"\\text\{\s*(?:the )?(?:final |correct )?answer(?: is)?\s?[:=]?\s*\}[\s:=]*(?=\S)", re.IGNORECASE)
+_MOST_QUOTED = 16
 _SPACE = re.compile(r"\s*")
 _QUOTED = re.compile(
     r"(?:\b(?:in|within|inside|into|using|with|of|a|an|the)\s{1,4}|[`\"'\u201c\u2018])[`\"'\u201c\u2018$\\(\s]{0,4}$"
@@ -69,7 +70,9 @@ def boxes(text: str) -> Boxes:
                 _close(text, complete, Box(opened[0], opened[1], token.start(), token.end()))
         elif len(symbol) > 2:
             stack.append((token.start(), token.end()))
-    while complete and _is_quoted(text, complete[-1]):
+    for _ in range(_MOST_QUOTED):
+        if not complete or not _is_quoted(text, complete[-1]):
+            break
         complete.pop()
     last = complete[-1].start if complete else -1
     return Boxes(tuple(complete), max((box[1] for box in stack if box and box[0] > last), default=-1))

@@ -85,9 +85,9 @@ def extract(
     found = _TRUNCATED if thinking or (cut and reasoning and empty) else _strict(text, cut, choices)
     if found.answer is None and policy == "lenient":
         if empty and reasoning:
-            guess = _lenient(reasoning[-_SEARCHED:], choices)
+            guess = _lenient(reasoning[-_SEARCHED:], choices, True)
             return replace(guess, how="text", start=-1, end=-1) if guess else found
-        guess = _lenient(text, choices)
+        guess = _lenient(text, choices, found.truncated)
         found = (replace(guess, how="text") if thinking else guess) if guess else found
     return replace(found, start=found.start + offset, end=found.end + offset) if found.answer is not None else found
 
@@ -133,13 +133,12 @@ def _from_words(text: str, choices: bool, whole: bool) -> Extracted:
     return _made(found, "alone") if whole and (found := phrases.alone(text)) else _NOTHING
 
 
-def _lenient(text: str, choices: bool) -> Extracted | None:
-    """The lenient rule where the strict one found nothing."""
+def _lenient(text: str, choices: bool, unsearched: bool) -> Extracted | None:
+    """The lenient rule where the strict one found nothing, or did not search since the text was cut."""
     if found := boxed.unfinished(text, boxed.boxes(text)):
         return _made(found, "boxed")
-    found_by_rule = _strict(text, False, choices)
-    if found_by_rule.answer is not None:
-        return found_by_rule
+    if unsearched and (stated := _strict(text, False, choices)).answer is not None:
+        return stated
     if found := last_formula(text):
         return _made(found, "last_formula")
     found = last_number(text)

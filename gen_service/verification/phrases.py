@@ -54,11 +54,11 @@ _LAST_CHOICE = re.compile(
 
 
 def hashes(text: str) -> Found | None:
-    """What follows the last `####` on its line, unless it is the heading of a section: prose with more text after it,
-    or a line that says "answer"."""
+    """What follows the last `####` on its line, of the last 16, unless it is the heading of a section: prose with more
+    text after it, or a line that says "answer"."""
     last: Found | None = None
     end_of_text = len(text.rstrip())
-    for match in _HASHES.finditer(text):
+    for match in deque(_HASHES.finditer(text), _MOST_STATEMENTS):
         if _LABEL.search(match[1]) or _HEADING.search(match[1]):
             continue
         if match.end() >= end_of_text or plain(match[1]):
