@@ -9,11 +9,10 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen_service.errors import StorageError
 from gen_service.generation.intake import in_chunks
 from gen_service.jobs.judges import Verifier
 from gen_service.settings import VerificationSettings
-from gen_service.storage.answered_rows import AnsweredRow, Source
+from gen_service.storage.answered_rows import AnsweredRow, Source, reading
 from gen_service.storage.seen import Seen
 
 
@@ -61,9 +60,7 @@ async def _reason(verifier: Verifier, row: AnsweredRow) -> str | None:
 
 def _prompts(source: Source, seen: Seen) -> Iterator[list[AnsweredRow]]:
     """The first row of each prompt."""
-    try:
+    with reading(source):
         for part in source.parts:
             for rows in part.read(False):
                 yield [row for row in rows if seen.add(row.prompt)]
-    except (OSError, EOFError, ValueError) as error:
-        raise StorageError(f"{source.place} cannot be read: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from gen_service.errors import StorageError
 from gen_service.generation.intake import in_chunks
 from gen_service.generation.pool import Stop
 from gen_service.jobs.judges import Answered
 from gen_service.records import Outcome, Verdict
-from gen_service.storage.answered_rows import AnsweredRow, Source, SourcePart
+from gen_service.storage.answered_rows import AnsweredRow, Source, SourcePart, reading
 from gen_service.storage.verdict_writer import VerdictWriter
 
 Result = TypeVar("Result")
@@ -105,7 +103,7 @@ class Reading:
         Raises:
             StorageError: the source cannot be read.
         """
-        try:
+        with reading(self._source):
             for part in self._source.parts:
                 if self._left == 0:
                     return
@@ -113,8 +111,6 @@ class Reading:
                     yield Chunk(part.name, [], part.rows or 0)
                 else:
                     yield from self._chunks_of(part)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise StorageError(f"{self._source.place} cannot be read: {error}") from error
 
     def _chunks_of(self, part: SourcePart) -> Iterator[Chunk]:
         judged = self._writer.judged(part.name)
@@ -144,9 +140,9 @@ class Judging:
     """
 
     def __init__(
-        self, reading: Reading, verifier: Judges, writer: VerdictWriter, progress: ReverifyProgress, stop: Stop
+        self, todo: Reading, verifier: Judges, writer: VerdictWriter, progress: ReverifyProgress, stop: Stop
     ) -> None:
-        self._reading = reading
+        self._todo = todo
         self._verifier = verifier
         self._writer = writer
         self._progress = progress
@@ -169,7 +165,7 @@ class Judging:
 
     async def _judge_all(self, most_open: int) -> bool:
         was_stopped = False
-        async with aclosing(in_chunks(self._reading.chunks(), 1)) as chunks:
+        async with aclosing(in_chunks(self._todo.chunks(), 1)) as chunks:
             async for chunk in chunks:
                 self._open.append((chunk, asyncio.create_task(self._judged(chunk.rows))))
                 while len(self._open) >= most_open and await self._settle():

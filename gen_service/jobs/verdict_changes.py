@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
 
-from gen_service.storage.answered_rows import AnsweredRow, Source, SourcePart
+from gen_service.storage.answered_rows import AnsweredRow, Source, SourcePart, reading
 from gen_service.storage.destination import open_destination
 from gen_service.storage.verdicts import VerdictSet, row_numbers
 
@@ -74,14 +74,15 @@ def compare(source: Source, place: str, examples: int = 10) -> VerdictChanges:
         examples: how many to give.
 
     Raises:
-        StorageError: the set is damaged.
+        StorageError: the set is damaged, or the source cannot be read.
     """
     judged, found = VerdictSet(open_destination(place)), VerdictChanges()
     kinds: defaultdict[Change, list[Example]] = defaultdict(list)
-    for part in source.parts:
-        if judged.rows_of(part.name):
-            for example in _compared(part, judged, found, examples, kinds):
-                kinds[example.before, example.after].append(example)
+    with reading(source):
+        for part in source.parts:
+            if judged.rows_of(part.name):
+                for example in _compared(part, judged, found, examples, kinds):
+                    kinds[example.before, example.after].append(example)
     turns = chain.from_iterable(zip_longest(*kinds.values()))
     found.examples = list(islice((example for example in turns if example is not None), examples))
     return found

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gen_service.errors import BadPromptRow, SpecError
 from gen_service.storage import manifest
 from gen_service.storage.answered_rows import (
     CHUNK_ROWS,
+    UNREADABLE,
     AnswerColumns,
     AnsweredRow,
     FileMark,
@@ -66,7 +66,7 @@ def _file_source(path: str, columns: AnswerColumns) -> Source:
     try:
         files = _Files(place, columns)
         parts, marks = files.parts(), files.marks()
-    except (OSError, ImportError, ValueError, pa.ArrowException) as error:
+    except (ImportError, *UNREADABLE) as error:
         raise SpecError("path", path, f"{_EXPECTED}: {error}") from error
     if not parts:
         raise SpecError("path", path, _EXPECTED)

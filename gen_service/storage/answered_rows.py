@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gen_service.errors import BadPromptRow, SpecError
+import pyarrow as pa
+
+from gen_service.errors import BadPromptRow, SpecError, StorageError
 from gen_service.records import Verdict
 from gen_service.storage import traces
 from gen_service.storage.destination import Destination, is_url, local_path
@@ -16,6 +20,8 @@ from gen_service.storage.prompt_tables import batch_rows
 from gen_service.storage.prompt_text import NumberedRow
 
 CHUNK_ROWS = 64
+# What a file system, a decompressor or Parquet says of a file that cannot be read.
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, pa.ArrowException)
 _EARLIER = ("verdict", "verdict_reason", "extracted", "prompt_id")
 
 
@@ -137,6 +143,15 @@ class Source:
         counts = [part.rows for part in self.parts]
         known = [rows for rows in counts if rows is not None]
         return sum(known) if len(known) == len(counts) else None
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """What cannot be read inside is a StorageError that names the source."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StorageError(f"{source.place} cannot be read: {error}") from error
 
 
 def job_source(path: str, destination: Destination, manifests: list[Manifest]) -> Source:

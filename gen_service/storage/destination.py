@@ -103,7 +103,7 @@ class LocalFolder:
     def sizes(self, folder: str) -> dict[str, int]:
         try:
             entries = list(os.scandir(self._root / folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if entry.is_file()}
 
