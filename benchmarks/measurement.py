@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -53,6 +55,16 @@ def peak_bytes() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def tree_cpu_s() -> float:
+    """CPU seconds so far of this process and all below it, those that ended and were waited for among them."""
+    return sum(sum(process.cpu_times()[:4]) for process in _tree())
+
+
+def _tree() -> list[psutil.Process]:
+    this = psutil.Process()
+    return [this, *this.children(recursive=True)]
 
 
 def _cpu_s() -> float:
