@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from gen_service.errors import StorageError
 from gen_service.generation.intake import in_chunks
 from gen_service.generation.pool import Stop
 from gen_service.jobs.judges import Answered
@@ -164,18 +165,27 @@ class Judging:
             self._writing.shutdown()
 
     async def _judge_all(self, most_open: int) -> bool:
-        was_stopped = False
+        """What was read before the source failed is judged and committed like any other row."""
+        chunk, unreadable = None, None
         async with aclosing(in_chunks(self._todo.chunks(), 1)) as chunks:
-            async for chunk in chunks:
+            while not self._stop.asked:
+                try:
+                    chunk = await anext(chunks, None)
+                except StorageError as error:
+                    unreadable = error
+                    break
+                if chunk is None:
+                    break
                 self._open.append((chunk, asyncio.create_task(self._judged(chunk.rows))))
                 while len(self._open) >= most_open and await self._settle():
                     pass
-                if was_stopped := self._stop.asked:
-                    break
+        is_all_read = chunk is None and not self._stop.asked
         while self._open and await self._settle():
             pass
         await self._in_thread(self._writer.publish)
-        return not was_stopped and not self._open
+        if unreadable is not None:
+            raise unreadable
+        return is_all_read and not self._open
 
     async def _judged(self, rows: Sequence[AnsweredRow]) -> list[Verdict]:
         open_rows = [row for row in rows if row.settled is None]

@@ -42,14 +42,18 @@ def run_verify(
         show: how many changed rows to print.
         report_file: where to write the same as JSON.
     """
-    if report_file is not None and not report_file.absolute().parent.is_dir():
-        raise SpecError("json", str(report_file), "a file in a folder that exists")
+    _check_report_file(report_file)
     report = run_async(_watched(console, source, verification, output, choice))
     changes = compare(source, report.place, show)
     if report_file is not None:
         report_file.write_bytes(orjson.dumps(as_tree(source, report, changes), option=orjson.OPT_INDENT_2))
     print_changes(console, changes)
     return _say_end(console, report, changes)
+
+
+def _check_report_file(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise SpecError("json", str(path), "a file in a folder that exists")
 
 
 async def _watched(
@@ -123,6 +127,7 @@ def _say_end(console: Console, report: ReverifyReport, changes: VerdictChanges) 
 
 def run_golds(console: Console, source: Source, verification: VerificationSettings, report_file: Path | None) -> int:
     """List the prompts whose gold cannot be graded against; the exit code."""
+    _check_report_file(report_file)
     problems = run_async(_listed(console, source, verification))
     console.print(f"{len(problems):,} prompts with a gold that cannot be graded against")
     if report_file is not None:
