@@ -50,11 +50,11 @@ def test_help_comes_without_the_libraries_that_a_verb_needs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("generate", "demo", "inspect"):
+    for verb in ("generate", "demo", "inspect", "verify"):
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "--help"], ["verify", "--help"]])
 def test_the_command_line_explains_itself(arguments: list[str]) -> None:
     code = "from gen_service.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
