@@ -41,6 +41,7 @@ _AFFIRMED = re.compile(
     r"(?:indeed |therefore |also |thus )?(?:correct|right|reasonable|consistent|verified|valid|confirmed)\b", re.I
 )
 _BOX = re.compile(r"\\f?box(?:ed)?(?![a-z])")
+_NO_VALUE = re.compile(rf"{_BOX.pattern}|^(?:#|the answer$|final answer$|answer$)", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n#]{1,2000})")
 _CHOICE = re.compile(r"[*$\s]*(?:\\text(?:bf)?\{)?\(?([A-J])(?:\)|(?=[\s*$.,:;})]|$))")
 _LAST_CHOICE = re.compile(
@@ -71,9 +72,9 @@ def phrase(text: str) -> Found | None:
 
     A statement is "answer is", "answer:" and their kin, or a heading such as `### Final Answer` with the answer on its
     line or on the next that is not blank. No statement is: a question; a supposition ("if the answer is 5"); what only
-    affirms one before it ("the answer is correct"); what holds a box, which is unfinished or quoted then. After loose
-    wording ("the answer should be", "the answer to the first part is") and after "the correct option is" only an
-    answer without prose, or a letter, counts.
+    affirms one before it ("the answer is correct"); what holds a box, which is unfinished or quoted then, or is a
+    heading. After loose wording ("the answer should be", "the answer to the first part is") and after "the correct
+    option is" only an answer without prose, or a letter, counts.
     """
     affirmed: Found | None = None
     for start, label in _statements(text):
@@ -82,7 +83,7 @@ def phrase(text: str) -> Found | None:
         if text[end : end + 1] == "?":
             continue
         found, certain = stated(text, begin, end)
-        if found is None or _BOX.search(found.answer) or (label["weak"] and not certain):
+        if found is None or _NO_VALUE.search(found.answer) or (label["weak"] and not certain):
             continue
         if label["letter"] and not _CHOICE.match(found.answer):
             continue
