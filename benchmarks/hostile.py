@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -39,11 +40,14 @@ class Watch:
     """What was seen from the side while checks ran.
 
     Attributes:
-        longest_pause_s: by how much the event loop was late at worst.
+        longest_pause_s: by how much the event loop was late at worst, for whatever cause.
+        longest_busy_s: the most CPU time that the loop's thread took from one look to the next; on a busy machine a
+            pause may be longer, while the thread waits for a core.
         worker_resident_bytes, worker_virtual_bytes: the largest peak of any worker process (VmHWM, VmPeak).
     """
 
     longest_pause_s: float = 0.0
+    longest_busy_s: float = 0.0
     worker_resident_bytes: int = 0
     worker_virtual_bytes: int = 0
 
@@ -80,8 +84,9 @@ async def _look(seen: Watch, interval_s: float) -> None:
     loop = asyncio.get_running_loop()
     rounds = 0
     while True:
-        began = loop.time()
+        began, busy = loop.time(), time.thread_time()
         await asyncio.sleep(interval_s)
+        seen.longest_busy_s = max(seen.longest_busy_s, time.thread_time() - busy)
         seen.longest_pause_s = max(seen.longest_pause_s, loop.time() - began - interval_s)
         rounds += 1
         if rounds % 10 == 0:
@@ -185,7 +190,10 @@ def show(run: HostileRun, settings: VerificationSettings, marker: Path) -> bool:
     console.print(table)
     console.print(f"{len(run.checks)} checks: " + ", ".join(f"{n} {name}" for name, n in outcomes.most_common()))
     pause, seen = run.watch.longest_pause_s, run.watch
-    console.print(f"longest pause of the event loop: {1e3 * pause:.1f} ms (wanted: under {1e3 * PAUSE_S:.0f} ms)")
+    console.print(
+        f"longest pause of the event loop: {1e3 * pause:.1f} ms (wanted: under {1e3 * PAUSE_S:.0f} ms); "
+        f"longest work without a pause: {1e3 * seen.longest_busy_s:.1f} ms of CPU"
+    )
     resident, virtual, limit = (
         size / 2**20 for size in (seen.worker_resident_bytes, seen.worker_virtual_bytes, settings.memory_bytes)
     )

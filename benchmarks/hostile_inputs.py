@@ -27,7 +27,7 @@ class Hostile:
 
 
 def hostile_checks(marker: Path) -> list[Hostile]:
-    """Every hostile expression as an answer and as a gold, then hostile texts and false answers.
+    """Every hostile expression as an answer and as a gold, the explosive ones as both; hostile texts; false answers.
 
     Args:
         marker: a file that does not exist; a payload that is executed creates it.
@@ -35,9 +35,13 @@ def hostile_checks(marker: Path) -> list[Hostile]:
     expressions = {**_explosive(), **_deep(), **_long(), **_odd_characters(), **_payloads(str(marker))}
     as_answers = [Hostile(name, HARMLESS, tagged(text)) for name, text in expressions.items()]
     as_golds = [Hostile(name, text, tagged(HARMLESS), True) for name, text in expressions.items()]
+    as_both = [
+        Hostile(f"{name}, and more", text, tagged(text + ("+x" if name == "antiderivative" else "+1")), True)
+        for name, text in _explosive().items()
+    ]
     whole = [Hostile(name, HARMLESS, text) for name, text in whole_texts().items()]
     false = [Hostile(name, gold, tagged(answer)) for name, (gold, answer) in false_answers().items()]
-    return as_answers + as_golds + whole + false
+    return as_answers + as_golds + as_both + whole + false
 
 
 def tagged(answer: str) -> str:

@@ -22,6 +22,7 @@ _WITH_WORD = re.compile(rf"\s{{0,4}}{_SEPARATORS}\s{{0,4}}(?:\\text\{{ ?)?(?:and
 _SINGLE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?!\\)")
 _LABEL = re.compile(r"\\text\{\s*(?:the )?(?:final |correct )?answer(?: is)?\s?[:=]?\s*\}[\s:=]*(?=\S)", re.IGNORECASE)
 _MOST_QUOTED = 16
+_MOST_JOINED = 200
 _SPACE = re.compile(r"\s*")
 _QUOTED = re.compile(
     r"(?:\b(?:in|within|inside|into|using|with|of|a|an|the)\s{1,4}|[`\"'\u201c\u2018])[`\"'\u201c\u2018$\\(\s]{0,4}$"
@@ -108,11 +109,11 @@ def is_empty(text: str, box: Box) -> bool:
 def joined(text: str, complete: tuple[Box, ...]) -> Found:
     """What the last box holds, with those before it that only a separator parts from the next.
 
-    A box said twice counts once. `start` and `end` span all that was joined.
+    A box said twice counts once; at most 200 are joined. `start` and `end` span all that was joined.
     """
     last = _held(text, complete[-1])
     parts, start = [last.answer], last.start
-    for index in range(len(complete) - 1, 0, -1):
+    for index in range(len(complete) - 1, max(0, len(complete) - _MOST_JOINED), -1):
         before, after = complete[index - 1].end, complete[index].start
         if not (_LISTED.fullmatch(text, before, after) or _WITH_WORD.fullmatch(text, before, after)):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import NamedTuple
 
 # One answer's text is never longer; a grader refuses what is.
@@ -98,19 +99,19 @@ def _belongs(text: str, start: int, end: int) -> bool:
 
 
 def last_formula(text: str) -> Found | None:
-    """What the last formula between `$`, `$$`, `\\(` `\\)` or `\\[` `\\]` holds."""
+    """What the last formula between `$`, `$$`, `\\(` `\\)` or `\\[` `\\]` holds, of the last 16."""
     opened: re.Match[str] | None = None
-    found: Found | None = None
+    spans: deque[tuple[int, int]] = deque(maxlen=16)
     for token in _MATH.finditer(text):
         symbol = token.group()
         if opened is not None and symbol == _CLOSERS[opened.group()]:
-            found = trimmed(text, opened.end(), token.start()) or found
+            spans.append((opened.end(), token.start()))
             opened = None
         elif symbol in _CLOSERS:
             opened = token
         elif symbol[0] == "\n" and opened is not None and opened.group() == "$":
             opened = None
-    return found
+    return next((found for span in reversed(spans) if (found := trimmed(text, *span))), None)
 
 
 def last_number(text: str) -> Found | None:

@@ -16,9 +16,11 @@ async def main() -> None:
     async with Verifier(settings) as verifier:
         assert (await verifier.check("2x", "x+x")).outcome == "correct"
         [worker] = [child for child in psutil.Process().children(recursive=True) if not child.children()]
-        assert worker.is_running()
-        check = asyncio.create_task(verifier.check("y+3", "(x+1)^{19999}"))
-        await asyncio.sleep(0)  # the check has been written to the worker's socket
+        idle_s = worker.cpu_times().user
+        check = asyncio.create_task(verifier.check("y+3", r"\prod_{k=1}^{19999} (x^2+k)"))
+        while worker.cpu_times().user < idle_s + 0.1:  # until it is in the middle of the check
+            await asyncio.sleep(0.01)
+            assert not check.done(), check
         sys.stdout.write(" ".join(str(child.pid) for child in psutil.Process().children(recursive=True)) + "\n")
         sys.stdout.flush()
         await check
