@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "cases"
-NAMES = ("development", "held_out")
+NAMES = ("development", "held_out", "held_out_2")
 FIELDS = {"gold": str, "pred": str, "expected": int, "kind": str, "level": str, "origin": str}
 KINDS = {
     "number", "fraction", "symbolic", "percent", "equation", "inequality",
@@ -68,7 +68,7 @@ def test_share_of_right_answers(name: str) -> None:
     assert 0.6 < sum(labels) / len(labels) < 0.8
 
 
-def test_no_pair_occurs_twice_in_or_between_the_files() -> None:
+def test_no_pair_occurs_twice_in_or_across_the_files() -> None:
     every = [pair for name in NAMES for pair in pairs(name)]
     assert len(every) == len(set(every))
 
@@ -76,3 +76,4 @@ def test_no_pair_occurs_twice_in_or_between_the_files() -> None:
 def test_enough_cases() -> None:
     assert len(read("development")) >= 400
     assert len(read("held_out")) >= 300
+    assert len(read("held_out_2")) >= 400
