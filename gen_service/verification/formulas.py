@@ -20,12 +20,13 @@ _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 _OPENERS = re.compile(r"\$\$?|\\[(\[]")
 _UNESCAPED_DOLLAR = re.compile(r"(?<!\\)\$")
 _STOP = re.compile(
-    r"\\begin\b|\\end\b|\$\$?|\\[(\[]|\\.|[{}]|\n|。|(?<!\.)\.(?=[*'\u201d\u2019)]{0,3}(?:\s|$))|\?(?=[\s*\u201d\u2019)]|$)",
+    r"\\begin\b|\\end\b|\$\$?|\\[(\[]|\\.|[{}]|\n|。|(?<!\.)(?<!i\.e)\.(?=[*'\u201d\u2019)]{0,3}(?:\s|$))|\?(?=[\s*\u201d\u2019)]|$)",
     re.DOTALL,
 )
 _LINE_STOP = re.compile(r"\n|(?<!\.)\.(?=\s|\*|$)")
 _BEFORE = " \t\r\n$*:`✅✔☑🎯➡"
 _AFTER = " \t\r\n$*.,;:`✅✔☑🎉🎯■□∎"
+_QUOTES = frozenset({('"', '"'), ("\u201c", "\u201d")})
 
 
 class Found(NamedTuple):
@@ -79,7 +80,7 @@ def sentence_end(text: str, start: int) -> int:
 
 
 def trimmed(text: str, start: int, end: int) -> Found | None:
-    """What stands between two places, without the markdown, dollar signs and full stops around it; None when blank."""
+    """What stands between two places, without markdown, quotes, dollar signs and full stops around it; None if blank."""
     while start < end and text[start] in _BEFORE:
         start += 1
     while end > start and text[end - 1] in _AFTER and not _belongs(text, start, end):
@@ -87,6 +88,8 @@ def trimmed(text: str, start: int, end: int) -> Found | None:
     for opener, closer in (("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(opener, start, end) and text.endswith(closer, start + 2, end):
             start, end = start + 2, end - 2
+    if end - start > 2 and (text[start], text[end - 1]) in _QUOTES:
+        start, end = start + 1, end - 1
     inside = text[start:end].strip()
     start = text.find(inside, start, end)
     return Found(inside, start, start + len(inside)) if inside else None

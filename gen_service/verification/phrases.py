@@ -38,9 +38,12 @@ _SUPPOSED = re.compile(
     re.IGNORECASE,
 )
 _AFFIRMED = re.compile(
-    r"(?:indeed |therefore |also |thus )?(?:correct|right|reasonable|consistent|verified|valid|confirmed)\b", re.I
+    r"(?:(?:indeed|therefore|also|thus|already) )?(?:(?:correct|right|reasonable|consistent|verified|valid|confirmed)\b"
+    r"|(?:obtained|derived|computed|calculated|found) (?:by|from|using|as|in)\b)",
+    re.IGNORECASE,
 )
 _BOX = re.compile(r"\\f?box(?:ed)?(?![a-z])")
+_ITEM = re.compile(r"[0-9]{1,2}[.)][ \t]{1,4}(?=\S)")
 _NO_VALUE = re.compile(rf"{_BOX.pattern}|^(?:#|the answer$|final answer$|answer$)", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n#]{1,2000})")
 _CHOICE = re.compile(r"[*$\s]*(?:\\text(?:bf)?\{)?\(?([A-J])(?:\)|(?=[\s*$.,:;})]|$))")
@@ -72,14 +75,15 @@ def phrase(text: str) -> Found | None:
 
     A statement is "answer is", "answer:" and their kin, or a heading such as `### Final Answer` with the answer on its
     line or on the next that is not blank. No statement is: a question; a supposition ("if the answer is 5"); what only
-    affirms one before it ("the answer is correct"); what holds a box, which is unfinished or quoted then, or is a
-    heading. After loose wording ("the answer should be", "the answer to the first part is") and after "the correct
-    option is" only an answer without prose, or a letter, counts.
+    affirms or explains one before it ("the answer is correct"); what holds a box, which is unfinished or quoted then,
+    or is a heading. After loose wording ("the answer should be", "the answer to the first part is") and after "the
+    correct option is" only an answer without prose, or a letter, counts.
     """
     affirmed: Found | None = None
     for start, label in _statements(text):
         begin = _after(text, start)
-        end = sentence_end(text, begin)
+        item = _ITEM.match(text, begin)
+        end = sentence_end(text, item.end() if item and text[begin - 1 : begin] == "\n" else begin)
         if text[end : end + 1] == "?":
             continue
         found, certain = stated(text, begin, end)

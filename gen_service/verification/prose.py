@@ -29,7 +29,7 @@ _FIXED = re.compile(
 _MOST_UNIT_WORDS = 3
 _REASON = re.compile(
     r"(?<![\s,;:(\u2013\u2014])[\s,;:(\u2013\u2014]+(?:because|since|so|as|which|thus|hence|therefore|where|given that"
-    r"|due to|that is|and (?:we|it|this|that|so|thus|hence|therefore))\b",
+    r"|due to|that is|i\.e|and (?:we|it|this|that|so|thus|hence|therefore))\b",
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"(?<![\s,;(\u2013\u2014])[\s,;(\u2013\u2014]+(?:not|rather than|instead of)\b", re.IGNORECASE)
