@@ -80,7 +80,7 @@ def sentence_end(text: str, start: int) -> int:
 
 
 def trimmed(text: str, start: int, end: int) -> Found | None:
-    """What stands between two places, without markdown, quotes, dollar signs and full stops around it; None if blank."""
+    """What stands between two places, without markdown, quotes, dollar signs and stops around it; None if blank."""
     while start < end and text[start] in _BEFORE:
         start += 1
     while end > start and text[end - 1] in _AFTER and not _belongs(text, start, end):
