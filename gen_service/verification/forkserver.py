@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _preload() -> None:
-    from gen_service.verification import symbolic
+    from gen_service.verification.mathematics import symbolic
 
     symbolic.warm()
     gc.collect()

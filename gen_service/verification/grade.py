@@ -1,23 +1,28 @@
 """Is this answer the gold answer? Pure functions, without processes or time limits: run `grade` under a budget.
 
-Two paths. `fast` needs no sympy and settles most numeric answers in microseconds; it never contradicts arithmetic.
-`grade` tries it first, then has both sides parsed as LaTeX (math-verify's grammar) and compared symbolically.
+Both texts are brought to one notation, read as shapes (a number, a pair, a set, an equation, words), and compared by
+shape. `fast` knows only written rational numbers and settles most answers in microseconds; `grade` asks sympy about
+the expressions that are left. Both give the same verdict where `fast` gives one.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from gen_service.records import Outcome, Path
 from gen_service.verification.guard import refusal
-from gen_service.verification.rational import in_base, integer, normalised, rational
+from gen_service.verification.mathematics.compare import same
+from gen_service.verification.mathematics.notation import normalised as normalised
+from gen_service.verification.mathematics.rational import integer, rational
+from gen_service.verification.mathematics.reading import read
+from gen_service.verification.mathematics.shapes import Shape, Value
+from gen_service.verification.mathematics.values import Rationals
 
 VERSION = 2
 
-_WORDS = re.compile(r"[A-Za-z][A-Za-z' .\-]*")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
-_MATH_WORDS = re.compile(r"sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|inf", re.IGNORECASE)
+_DEEPEST_INLINE = 12
+_MOST_PARTS_INLINE = 40
+_RATIONALS = Rationals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +41,29 @@ class Grade:
 
 
 def fast(gold: str, answer: str) -> Grade | None:
-    """Decides without sympy, or gives None. Linear; meant for texts of a few hundred characters.
+    """Decides without sympy, or gives None; meant for texts of a few hundred characters.
 
-    `correct` when both are the same after normalisation or the same rational number; `incorrect` only when both are
-    certainly rational numbers that differ by more than the rounding of a written decimal could explain.
+    `correct` when both are the same text after normalisation, or the same shape over the same rational numbers;
+    `incorrect` when shapes or certainly rational numbers differ. A decimal stands for a number that it rounds by the
+    rule of `rational.same_number`.
     """
-    gold_integer, answer_integer = integer(gold), integer(answer)
-    if gold_integer is not None and answer_integer is not None:
-        return _numbers(gold_integer == answer_integer)
+    numbers = integer(gold), integer(answer)
+    if numbers[0] is not None and numbers[1] is not None:
+        return _number(numbers[0] == numbers[1])
     gold, answer = normalised(gold), normalised(answer)
-    if not gold or not answer:
+    if not _says_something(gold) or not answer:
         return None
     if gold == answer:
-        return Grade("correct", "same text")
-    expected, found = rational(gold), rational(answer)
-    if expected is None or found is None:
-        first, second = in_base(gold), in_base(answer)
-        return _numbers(first == second) if first is not None and second is not None else None
-    difference = abs(expected.value - found.value)
-    if difference == 0:
-        return _numbers(True)
-    if expected.certain and found.certain and difference > expected.slack + found.slack:
-        return _numbers(False)
-    return None
+        return Grade("correct", "same text", "text")
+    if _is_large(gold) or _is_large(answer):
+        return None
+    expected, found = read(gold), read(answer)
+    verdict = same(expected, found, _RATIONALS)
+    if verdict is None:
+        return None
+    if isinstance(expected, Value) and isinstance(found, Value) and rational(gold) and rational(answer):
+        return _number(verdict)
+    return Grade("correct", "same structure", "structure") if verdict else _different(expected, found)
 
 
 def grade(gold: str, answer: str) -> Grade:
@@ -67,24 +72,29 @@ def grade(gold: str, answer: str) -> Grade:
     A gold that is refused by the guard, cannot be parsed or does not equal itself is `ungradable`; an answer that is
     refused or cannot be parsed is `unparsable`. Symbolic work may take any time and memory that a caller allows.
     """
-    decided = fast(gold, answer)
-    if decided is not None:
+    if (decided := fast(gold, answer)) is not None:
         return decided
-    return ungraded(gold, answer) or _as_words(gold, answer) or _as_mathematics(gold, answer)
+    if (refused := ungraded(gold, answer)) is not None:
+        return refused
+    if problem := gold_problem(gold):
+        return Grade("ungradable", problem)
+    if not normalised(answer):
+        return Grade("unparsable", "the answer is empty")
+    return _by_sympy(read(normalised(gold)), read(normalised(answer)))
 
 
 def gold_problem(gold: str) -> str | None:
     """Why nothing can be graded against this gold, or None. May take any time that a caller allows."""
     text = normalised(gold)
-    if not text:
+    if not _says_something(text):
         return "the gold is empty"
     if refused := refusal(gold):
         return f"the gold was refused: {refused}"
-    if rational(text) is not None or in_base(text) is not None or words(gold) is not None:
+    if rational(text) is not None:
         return None
-    from gen_service.verification import symbolic
+    from gen_service.verification.mathematics.symbolic import problem
 
-    return None if symbolic.compared(gold, gold) == "equal" else "the gold cannot be parsed, or does not equal itself"
+    return problem(read(text), "the gold")
 
 
 def ungraded(gold: str, answer: str) -> Grade | None:
@@ -98,42 +108,33 @@ def ungraded(gold: str, answer: str) -> Grade | None:
     return None
 
 
-def _numbers(equal: bool) -> Grade:
-    return Grade("correct", "same number") if equal else Grade("incorrect", "different numbers")
+def _by_sympy(gold: Shape, answer: Shape) -> Grade:
+    from gen_service.verification.mathematics.symbolic import compared, problem
+
+    verdict = compared(gold, answer)
+    if verdict is None:
+        return Grade("unparsable", problem(answer, "the answer") or "the two could not be compared")
+    if verdict:
+        return Grade("correct", "equal by sympy", "symbolic")
+    return Grade("incorrect", "not equal by sympy", "symbolic")
 
 
-def words(text: str) -> str | None:
-    """The folded words, when a text is a word or a phrase rather than mathematics, else None."""
-    plain = _TEXT.sub(r"\1", normalised(text))
-    as_text = plain != normalised(text)
-    plain = plain.strip(" .")
-    if not _WORDS.fullmatch(plain) or _MATH_WORDS.fullmatch(plain):
-        return None
-    folded = plain.casefold()
-    if not as_text and folded != "no" and max(map(len, plain.split())) < 3:
-        return None
-    return folded
+def _number(equal: bool) -> Grade:
+    return Grade("correct", "same number", "number") if equal else Grade("incorrect", "different numbers", "number")
 
 
-def _as_words(gold: str, answer: str) -> Grade | None:
-    """Words are compared as words, else `no` would equal `on` as a product of letters."""
-    expected, found = words(gold), normalised(_TEXT.sub(r"\1", answer)).strip(" .")
-    if expected is None:
-        return None
-    if expected == found.casefold():
-        return Grade("correct", "same words")
-    return Grade("incorrect", "different words") if _WORDS.fullmatch(found) else None
+def _different(expected: Shape, found: Shape) -> Grade:
+    kinds = [type(shape).__name__.lower() for shape in (expected, found)]
+    reason = "different values" if kinds[0] == kinds[1] else f"a {kinds[1]} where the gold is a {kinds[0]}"
+    return Grade("incorrect", reason, "structure")
 
 
-def _as_mathematics(gold: str, answer: str) -> Grade:
-    from gen_service.verification import symbolic
+def _says_something(gold: str) -> bool:
+    """Whether a gold has anything in it to compare with: a letter, a digit, or the sign of a set."""
+    return any(character.isalnum() for character in gold) or gold == r"\{\}"
 
-    match symbolic.compared(gold, answer):
-        case "equal":
-            return Grade("correct", "equal by sympy")
-        case "different":
-            return Grade("incorrect", "not equal by sympy")
-        case "bad gold":
-            return Grade("ungradable", "the gold cannot be parsed, or does not equal itself")
-        case "bad answer":
-            return Grade("unparsable", "the answer cannot be parsed or compared")
+
+def _is_large(text: str) -> bool:
+    """Whether comparing could take milliseconds: many parts to match, or brackets many deep."""
+    parts = text.count(",") + text.count(";") + text.count("&") + text.count("or") + text.count("and")
+    return parts > _MOST_PARTS_INLINE or text.count("{") + text.count("(") + text.count("[") > 8 * _DEEPEST_INLINE

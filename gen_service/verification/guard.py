@@ -11,6 +11,7 @@ import re
 LONGEST = 2_000
 LONGEST_NUMBER = 400
 DEEPEST = 24
+DEEPEST_EXPONENT = 2
 LARGEST_EXPONENT = 20_000
 LARGEST_FACTORIAL = 3_000
 LARGEST_BINOMIAL = 100_000
@@ -21,7 +22,7 @@ _NUMBERS = re.compile(r"[0-9]+")
 _SPACES = re.compile(r"\s+|\\[,;:! ]")
 _IDLE_SPACE = re.compile(r"(?<![0-9]) | (?![0-9])")
 # The patterns below see text without spaces and have no two adjacent repeats, so each is linear.
-_TOWER = re.compile(r"\^\{?[^{}^]{0,40}\^\{?[^{}^]{0,40}\^")
+_POWER_TOKEN = re.compile(r"\^|\*\*|[{}]|\\[a-zA-Z]+|[0-9]+|[^\s]")
 _EXPONENT = re.compile(r"(?:\^|\*\*)[{(]?-?([0-9]+)(?:(?:\^|\*\*)\{?([0-9]+))?")
 _FACTORIAL = re.compile(r"(?<![0-9])([0-9]+)[)}\]]{0,40}!")
 _POWER_FACTORIAL = re.compile(r"(?:\^|\*\*)\{?[0-9]{1,40}[)}\]]{1,40}!|![)}\]]{1,40}!")
@@ -47,7 +48,7 @@ def refusal(text: str) -> str | None:
 
 
 def _explosive(text: str) -> str | None:
-    if _TOWER.search(text):
+    if _exponent_depth(text) > DEEPEST_EXPONENT:
         return "a tower of exponents"
     for exponent, power in _EXPONENT.findall(text):
         if _above(exponent, LARGEST_EXPONENT):
@@ -62,6 +63,32 @@ def _explosive(text: str) -> str | None:
         if "^" in top or any(_above(number, LARGEST_BINOMIAL) for number in _NUMBERS.findall(top)):
             return f"a binomial of more than {LARGEST_BINOMIAL}"
     return None
+
+
+def _exponent_depth(text: str) -> int:
+    """How deep exponents stand in exponents: 1 in `x^2`, 2 in `e^{x^2}` and in `2^2^2`."""
+    deepest = chain = 0
+    expects = is_exponent = False  # an exponent comes next; what came last was one
+    groups: list[tuple[int, int]] = []  # of each open brace: exponents around it, and the chain that it is a link of
+    depth = 0
+    for match in _POWER_TOKEN.finditer(text):
+        token = match.group()
+        if token in ("^", "**"):
+            chain = chain + 1 if is_exponent else 1
+            deepest = max(deepest, depth + chain)
+            expects, is_exponent = True, False
+            continue
+        if token == "{":
+            groups.append((depth, chain if expects else 0))
+            depth += chain if expects else 0
+            is_exponent = False
+        elif token == "}" and groups:
+            depth, chain = groups.pop()
+            is_exponent = chain > 0
+        else:
+            is_exponent = expects
+        expects = False
+    return deepest
 
 
 def _above(digits: str, limit: int) -> bool:

@@ -78,7 +78,7 @@ def test_code_in_an_answer_is_only_text(payload: str, tmp_path: Path) -> None:
 def test_sympy_cannot_evaluate_a_string() -> None:
     from sympy import sympify
 
-    from gen_service.verification.symbolic import EvaluationRefused, no_evaluation
+    from gen_service.verification.mathematics.expressions import EvaluationRefused, no_evaluation
 
     with no_evaluation():
         assert sympify("12") == 12

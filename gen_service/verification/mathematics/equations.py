@@ -1,0 +1,125 @@
+"""Equations and other relations: what they give, and when two of them say the same."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeGuard
+
+from gen_service.verification.mathematics.rational import rational
+from gen_service.verification.mathematics.shapes import Group, Relation, Shape, Value, Words
+from gen_service.verification.mathematics.three_valued import Same, in_order
+from gen_service.verification.mathematics.values import Values
+
+_GREEK = (
+    r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|tau|epsilon|Delta|Omega|Phi|psi|xi|eta|kappa|nu)"
+)
+# What an answer may be called: a letter with indices and arguments, a derivative, an angle, a segment, a limit.
+NAME = re.compile(
+    rf"(?:[a-zA-Z]|{_GREEK} ?)'*(?:_(?:\{{[^{{}}]*\}}|.))?(?:\^(?:\{{-1\}}|\*|'|\\prime))?'*(?:\([^()=]*\))?"
+    r"|\\frac\{(?:d|\\partial)[^{}]*\}\{(?:d|\\partial)[^{}]*\}"
+    r"|m?\\(?:angle|overline|triangle|vec|measuredangle|hat|bar) ?(?:\{[A-Za-z]+\}|[A-Z]{1,4}|[a-z])"
+    r"|[A-Z]{2,4}|\|[A-Z]{2,3}\||\[[A-Z]{3,6}\]|\\(?:lim|max|min|Pr|det|gcd)(?![a-zA-Z]).*"
+)
+_ANY_LETTER = re.compile(r"[a-zA-Z]")
+_LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
+_DERIVATIVE = re.compile(r"\\frac\{d([a-z])\}\{d[a-z]\}")
+_RESTATED = re.compile(r"[a-zA-Z](?:[+\-]?[a-zA-Z])+|\|[^|]*\||[a-zA-Z]\+[0-9]?[a-zA-Z].*")
+_CALLED = re.compile(r"[a-zA-Z]\([a-zA-Z]\)|y")
+_MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
+
+
+def is_equation(shape: Shape) -> TypeGuard[Relation]:
+    """Whether it is one equation, or a chain of them."""
+    return isinstance(shape, Relation) and all(operator == "=" for operator in shape.operators)
+
+
+def same_equation(gold: Shape, answer: Shape, values: Values, same: Same) -> bool | None:
+    """Two equations are the same when they hold for the same numbers; one beside something else stands for its value:
+    what it gives to a name (`x = 5`), or what was asked for, written out (`m+n = 5`, `2+3 = 5`)."""
+    if is_equation(gold) and is_equation(answer):
+        return _same_equations(gold, answer, values, same)
+    equation, other = (gold, answer) if is_equation(gold) else (answer, gold)
+    if not is_equation(equation):
+        return False
+    value = _assigned(equation, values) or _restated(other, equation)
+    if value is None:
+        return _not_equal(equation, values)
+    return same(value, other) if equation is gold else same(other, value)
+
+
+def same_relations(gold: Relation, answer: Relation, values: Values, same: Same) -> bool | None:
+    """Two relations that are no known sets of numbers: side by side, mirrored, or one a multiple of the other."""
+    mirrored = Relation(answer.sides[::-1], tuple(_MIRROR.get(one, one) for one in answer.operators[::-1]))
+    alike = [other for other in (answer, mirrored) if gold.operators == other.operators]
+    if any(in_order(gold.sides, other.sides, same) for other in alike):
+        return True
+    for other in alike:
+        sides = [side.text for side in (*gold.sides, *other.sides) if isinstance(side, Value)]
+        if len(sides) == 4 and gold.operators[0] in _MIRROR:
+            pairs = (sides[0], sides[1]), (sides[2], sides[3])
+            if gold.operators[0] in ("<", r"\le"):
+                pairs = (sides[1], sides[0]), (sides[3], sides[2])
+            return values.same_inequality(*pairs)
+    return None
+
+
+def _same_equations(gold: Relation, answer: Relation, values: Values, same: Same) -> bool | None:
+    given = _assigned(gold, values), _assigned(answer, values)
+    if given[0] is not None and given[1] is not None:
+        if _same_names(gold.sides[0], answer.sides[0]):
+            verdict = same(given[0], given[1])
+            if verdict is not False or len(gold.sides) > 2 or len(answer.sides) > 2:
+                return verdict
+        elif not all(isinstance(side, Value) for side in (*gold.sides, *answer.sides)):
+            return False
+    one, other = _two_values(gold), _two_values(answer)
+    if one is not None and other is not None:
+        return values.same_equation(one, other)
+    return in_order(gold.sides, answer.sides, same)
+
+
+def _two_values(equation: Relation) -> tuple[str, str] | None:
+    match equation.sides:
+        case (Value(left), Value(right)):
+            return left, right
+        case _:
+            return None
+
+
+def _same_names(first: Shape, second: Shape) -> bool:
+    if first == second:
+        return True
+    texts = [_DERIVATIVE.sub(r"\1'", one.text) for one in (first, second) if isinstance(one, Value)]
+    if len(texts) < 2:
+        return False
+    return texts[0] == texts[1] or (all(_CALLED.fullmatch(text) for text in texts) and "y" in texts)
+
+
+def _assigned(equation: Relation, values: Values) -> Shape | None:
+    """The value that an equation gives to a name, or the last of a chain whose sides are equal numbers."""
+    name, value = equation.sides[0], equation.sides[-1]
+    if isinstance(name, Words) or (isinstance(name, Value) and NAME.fullmatch(name.text)):
+        return value
+    if isinstance(name, Group) and all(isinstance(item, Value) and NAME.fullmatch(item.text) for item in name.items):
+        return value
+    if not (isinstance(value, Value) and isinstance(name, Value)) or values.number(value.text) is None:
+        return None
+    return value if values.same(name.text, value.text) else None
+
+
+def _not_equal(equation: Relation, values: Values) -> bool | None:
+    """The verdict on an equation that gives no value as far as is known; a sum worked out may still turn out true."""
+    name, value = equation.sides[0], equation.sides[-1]
+    if isinstance(name, Value) and isinstance(value, Value) and not _LETTER.search(name.text):
+        return None if values.same(name.text, value.text) is None else False
+    return False
+
+
+def _restated(number: Shape, equation: Relation) -> Shape | None:
+    """The value of what was asked, written out: `m+n = 5` beside the number 5."""
+    asked, value = equation.sides[0], equation.sides[-1]
+    if isinstance(number, Value) and rational(number.text) and isinstance(asked, Value):
+        letters = _ANY_LETTER.findall(asked.text)
+        if _RESTATED.fullmatch(asked.text) and len(set(letters)) > 1:
+            return value
+    return None

@@ -1,0 +1,55 @@
+"""What stands around a value: a unit, a percent sign, a label before it, both signs. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from gen_service.verification.mathematics.shapes import Group, Opaque, Percent, Quantity, Shape, Value
+from gen_service.verification.mathematics.units import unit
+
+Read = Callable[[str], Shape]
+_PERCENT = re.compile(r"(.*?) ?(?:\\?%|\\text ?\{ ?(?:percent|%|pct|\\%) ?\}|(?<![a-zA-Z])percent)", re.DOTALL)
+_NUMBER_START = re.compile(
+    r"[+-]?(?:[0-9][0-9,]*(?:\.[0-9]+)?(?: [0-9]+/[0-9]+|/[0-9]+)?|\.[0-9]+)(?:\\times10\^(?:\{[^{}]*\}|[0-9]))?"
+)
+_TEXT_END = re.compile(
+    r"(.+?) ?(\\text ?\{(?:[^{}]|\{[^{}]*\})*\}(?:[\^/.{}a-zA-Z0-9\-]|\\cdot|\\text ?\{[^{}]*\})*)$", re.DOTALL
+)
+_DEGREES = re.compile(r"(.+?)(\^\\circ(?: ?\\text\{[CF]\}| ?[CF])?)$", re.DOTALL)
+# Degrees inside an expression are its own affair.
+_TURNED = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\^\\circ")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+
+
+def measured(text: str, read: Read) -> Shape:
+    """A value, without the label before it; with the unit, percent sign or `\\pm` that it has."""
+    if match := _PERCENT.fullmatch(text):
+        return Percent(Value(match[1])) if match[1] else Opaque(text)
+    if (match := _DEGREES.fullmatch(text)) and not _TURNED.search(match[1]):
+        return _quantity(match[1], match[2], True, read) or Value(text)
+    if (match := _TEXT_END.fullmatch(text)) and (found := _quantity(match[1], match[2], True, read)):
+        return found
+    if (match := _NUMBER_START.match(text)) and match.end() < len(text):
+        found = _quantity(match.group(), text[match.end() :].strip(), False, read)
+        if found is not None:
+            return found
+    if _PLUS_MINUS.search(text) and r"\text" not in text:
+        return _both_signs(text)
+    if r"\text" in text or "?" in text:
+        return Opaque(text)
+    return Value(text)
+
+
+def _quantity(value: str, after: str, is_text: bool, read: Read) -> Shape | None:
+    found = unit(after, is_text)
+    if found is None or not value.strip():
+        return None
+    shape = read(value)
+    return Quantity(shape, found) if isinstance(shape, Value | Group) else None
+
+
+def _both_signs(text: str) -> Shape:
+    upper = _PLUS_MINUS.sub(lambda found: "+" if found[1] == "pm" else "-", text)
+    lower = _PLUS_MINUS.sub(lambda found: "-" if found[1] == "pm" else "+", text)
+    return Group(tuple(Value(side.removeprefix("+")) for side in (upper, lower)))

@@ -1,0 +1,220 @@
+"""One spelling for what LaTeX, Markdown and Unicode write in many ways. Pure, linear, never changes the meaning."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_SUBSCRIPT = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|([0-9.]+|[a-zA-Z]))")
+_CHARACTERS = {
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "‐": "-",
+    "‑": "-",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∙": r"\cdot ",
+    "÷": "/",
+    "∕": "/",
+    "⁄": "/",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "∨": r"\lor ",
+    "∧": r"\land ",
+    "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
+    "ℕ": r"\mathbb{N}",
+    "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "…": r"\ldots ",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "′": "'",
+    "’": "'",
+    "∠": r"\angle ",
+    "½": r"\frac{1}{2}",
+    "⅓": r"\frac{1}{3}",
+    "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "⅕": r"\frac{1}{5}",
+    "⅖": r"\frac{2}{5}",
+    "⅗": r"\frac{3}{5}",
+    "⅘": r"\frac{4}{5}",
+    "⅙": r"\frac{1}{6}",
+    "⅚": r"\frac{5}{6}",
+    "⅛": r"\frac{1}{8}",
+    "⅜": r"\frac{3}{8}",
+    "⅝": r"\frac{5}{8}",
+    "⅞": r"\frac{7}{8}",
+}
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+)
+_LETTERS = "α β γ δ ε ζ η θ ι κ λ μ ν ξ π ρ σ τ φ χ ψ ω Γ Δ Θ Λ Ξ Π Σ Φ Ψ Ω"
+_CHARACTERS |= {letter: f"\\{name} " for letter, name in zip(_LETTERS.split(), _GREEK.split(), strict=True)}
+_UNICODE = str.maketrans(_CHARACTERS)
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+ROW_BREAK = "\ue000"  # stands for a line break's two backslashes, so that every backslash left begins a command
+
+_SAME_COMMAND = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
+    **dict.fromkeys(("leq", "leqslant", "leqq"), r"\le"),
+    **dict.fromkeys(("geq", "geqslant", "geqq"), r"\ge"),
+    **dict.fromkeys(("dots", "cdots", "dotsc", "dotsb", "dotso"), r"\ldots"),
+    **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus"),
+    **dict.fromkeys(("reals", "R", "Reals"), r"\mathbb{R}"),
+    **dict.fromkeys(("mid", "lvert", "rvert", "vert"), "|"),
+    **dict.fromkeys(("textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mbox", "hbox", "emph"), r"\text"),
+    **{"varnothing": r"\emptyset", "infin": r"\infty", "neq": r"\ne", "vee": r"\lor", "wedge": r"\land"},
+    **{"varphi": r"\phi", "varepsilon": r"\epsilon", "vartheta": r"\theta", "imath": "i", "jmath": "j"},
+    **{"lg": r"\log_{10}", "tg": r"\tan", "ctg": r"\cot", "arctg": r"\arctan"},
+    **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "ast": "*"},
+    **{"arccot": r"\operatorname{acot}", "lparen": "(", "rparen": ")", "land": r"\land", "cdotp": r"\cdot"},
+    **dict.fromkeys(
+        _words(
+            "displaystyle textstyle scriptstyle limits nolimits left right bigl bigr Bigl Bigr biggl biggr Biggl Biggr "
+            "big Big bigg Bigg middle mleft mright rm bf it mathstrut strut mathrel mathbin nonumber"
+        ),
+        "",
+    ),
+    **dict.fromkeys(_words("quad qquad enspace thinspace medspace thickspace space nobreakspace"), " "),
+}
+_FUNCTIONS = (
+    "arcsinh|arccosh|arctanh|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min"
+)
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_NAMED = re.compile(r"\\(?:operatorname\*?|mathrm|mathop|mathit|text)\{\s*(" + _FUNCTIONS + r")\s*\}")
+_PLAIN_FUNCTION = re.compile(r"(?<![a-zA-Z\\])(" + _FUNCTIONS + r")(?![a-zA-Z])")
+_PLAIN_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
+_PLAIN_ROOT = re.compile(r"(?:(?<![a-zA-Z\\])|\\)sqrt ?\(([^()]*)\)")
+_ROMAN_LETTER = re.compile(r"\\(?:mathrm|mathit|mathsf|operatorname)\{\s*([a-zA-Z])\s*\}")
+_ROMAN_WORD = re.compile(r"\\(?:mathrm|mathit|mathsf|mathbf|operatorname)\{([^{}\\]*)\}")
+_BOLD = re.compile(
+    r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal)(?:\{([a-zA-Z0-9])\}| ?([a-zA-Z0-9])(?![a-zA-Z]))"
+)
+_BASIS = re.compile(
+    r"\\(?:mathbf|boldsymbol|hat|vec|bm|widehat)\{?(?:\\mathbf\{)?\\?([ijk])(?:math)?\}{0,2}(?![a-zA-Z])"
+)
+_TEXT = re.compile(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}")
+_CERTAIN_SEPARATOR = re.compile(r"(?<=[0-9])(?<!\b0)(?:\{,\}|,?\\!|,\\,|\\[,;:])(?=[0-9]{3}(?![0-9]))")
+_DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
+_EMPTY = re.compile(r"\\[!()\[\]$]|\$|(?<![a-zA-Z}])\{\}")
+_SPACES = re.compile(r"\\[,;:> ]|[\s~]+")
+_IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
+_SHORT_FRAC = re.compile(r"\\(frac|binom) ?([0-9a-zA-Z])(?: ?([0-9a-zA-Z])|(?= ?\{))")
+_SHORT_SECOND = re.compile(r"(\\(?:frac|binom) ?\{(?:[^{}]|\{[^{}]*\})*\}) ?([0-9a-zA-Z])")
+_SHORT_ROOT = re.compile(r"\\sqrt ?(\[[^\[\]]*\])? ?([0-9a-zA-Z])")
+_CIRC = re.compile(r"(?:\^ ?(?:\{ ?\\(?:circ|degree) ?\}|\\(?:circ|degree))|\\degree)(?![a-zA-Z])")
+_LOG_BASE = re.compile(r"\\log_ ?(?!10(?![0-9]))([0-9])(?=[0-9])")
+_BARE_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]+|[a-zA-Z])")
+_CURRENCY = re.compile("[€£¥₹]")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-zA-Z]) ?([^{}]*)\}|^([^{}]*)\\choose(?![a-zA-Z]) ?([^{}]*)$")
+_DIGITS_AS_TEXT = re.compile(r"\\text ?\{ ?([0-9][0-9A-F.,]*|[0-9A-Z]+(?= ?\}_)) ?\}|^\\text ?\{([0-9][^{}]*)\}$")
+_BASES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_BASE_IN_WORDS = re.compile(r"_\{? ?(?:\\text ?)?\{? ?(" + "|".join(_BASES.split()) + r") ?\}{1,2}")
+_COMBINATIONS = re.compile(
+    r"(?:\{\})?[_^] ?\{?([0-9a-z]+)\}? ?C ?_ ?\{?([0-9a-z]+)\}?|(?<![a-zA-Z\\])C\(([0-9a-z]+),([0-9a-z]+)\)"
+)
+
+
+def normalised(text: str) -> str:
+    """The text in one spelling: Unicode as LaTeX, one command for each meaning, braces where TeX lets them out.
+
+    Spacing, `\\left`, dollar signs, bold type and full stops at the end are gone. A space between two letters or digits
+    stays, so that `1 2` and `12` differ. `\\text{}` stays around words. Line breaks of a matrix become `ROW_BREAK`.
+    """
+    text = _INVISIBLE.sub("", text.replace(ROW_BREAK, "")).strip()
+    if not text.isascii():
+        text = _from_unicode(text)
+    text = _without_marks(text)
+    if "\\" in text:
+        # Outside a matrix two backslashes before a letter are one that was escaped.
+        text = text.replace("\\\\", ROW_BREAK if r"\begin" in text else "\\")
+        text = _one_command_each(text)
+    elif "{,}" in text:
+        text = _DECIMAL_COMMA.sub(".", _CERTAIN_SEPARATOR.sub("", text))
+    text = _BASE_IN_WORDS.sub(lambda found: "_{" + str(_BASES.split().index(found[1])) + "}", text)
+    text = _COMBINATIONS.sub(lambda found: rf"\binom{{{found[1] or found[3]}}}{{{found[2] or found[4]}}}", text)
+    text = _plain_names(text)
+    text = _BARE_SCRIPT.sub(r"\1{\2}", _LOG_BASE.sub(r"\\log_{\1}", _EMPTY.sub("", text)))
+    return _IDLE_SPACE.sub("", _SPACES.sub(" ", text)).strip()
+
+
+def plain_words(text: str) -> str:
+    """A `normalised` text with the contents of `\\text{}` in place of it."""
+    return " ".join(_TEXT.sub(r" \1 ", text).split())
+
+
+def _from_unicode(text: str) -> str:
+    text = _SUPERSCRIPT.sub(lambda found: "^{" + found.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = _SUBSCRIPT.sub(lambda found: "_{" + found.group().translate(_SUBSCRIPTS) + "}", text)
+    text = _ROOT.sub(lambda found: r"\sqrt{" + (found[1] or found[2]) + "}", text)
+    return unicodedata.normalize("NFKC", _CURRENCY.sub("", text.translate(_UNICODE)))
+
+
+def _without_marks(text: str) -> str:
+    """Without Markdown's bold marks and the full stops around an answer."""
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+        text = text[2:-2].strip()
+    while text.endswith(".") and not text.endswith(".."):
+        text = text[:-1].rstrip()
+    return text
+
+
+def _plain_names(text: str) -> str:
+    """Functions and relations as people type them without LaTeX."""
+    if "sqrt" in text:
+        text = _PLAIN_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    text = _PLAIN_PI.sub(r"\\pi ", text)
+    return text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ").replace("**", "^")
+
+
+def _one_command_each(text: str) -> str:
+    text = _DECIMAL_COMMA.sub(".", _CERTAIN_SEPARATOR.sub("", text))
+    text = _BASIS.sub(r"\\hat{\1}", text)
+    text = _BOLD.sub(lambda found: found[1] or found[2], text)
+    text = _NAMED.sub(r"\\\1 ", text)
+    text = _ROMAN_LETTER.sub(r" \1 ", text)
+    text = _CIRC.sub(r"^\\circ ", text)
+    text = _COMMAND.sub(lambda found: _SAME_COMMAND.get(found[1], found[0]), text)
+    text = _ROMAN_WORD.sub(r"\\text{\1}", text)
+    text = _DIGITS_AS_TEXT.sub(lambda found: found[1] or found[2], text)
+    text = _CHOOSE.sub(lambda found: rf"\binom{{{found[1] or found[3]}}}{{{found[2] or found[4]}}}", text)
+    text = _SHORT_ROOT.sub(lambda found: rf"\sqrt{found[1] or ''}{{{found[2]}}}", text)
+    text = _SHORT_FRAC.sub(_braced, text)
+    return _SHORT_SECOND.sub(r"\1{\2}", text)
+
+
+def _braced(found: re.Match[str]) -> str:
+    second = "{" + found[3] + "}" if found[3] else ""
+    return f"\\{found[1]}{{{found[2]}}}{second}"

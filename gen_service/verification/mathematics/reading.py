@@ -1,0 +1,307 @@
+"""What shape an answer has: a number, a pair, a set, an equation, a word. Pure.
+
+`read` splits only where the notation leaves no doubt, and outermost first: "or" and "and", commas, relations, set
+operations, ratios, brackets, matrices, units. What is left is a `Value`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gen_service.verification.mathematics.brackets import CLOSING, OPENING, TOKEN, balanced, split
+from gen_service.verification.mathematics.measured import measured
+from gen_service.verification.mathematics.notation import ROW_BREAK, plain_words
+from gen_service.verification.mathematics.rational import rational
+from gen_service.verification.mathematics.shapes import (
+    Cases,
+    Choice,
+    Family,
+    Group,
+    Matrix,
+    Opaque,
+    Ratio,
+    Relation,
+    SetOperation,
+    Shape,
+    Value,
+    Words,
+)
+
+DEEPEST = 24
+_PAIRS = {"(": "(", "[": "[", r"\{": "{", r"\langle": "<", ")": ")", "]": "]", r"\}": "}", r"\rangle": ">"}
+_CONJUNCTION = re.compile(
+    r"\\text ?\{[, ]*(?:and|or)[, ]*\}|\\l(?:or|and)(?![a-zA-Z])|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])"
+)
+_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": r"\le", r"\ge": r"\ge", r"\ne": r"\ne", r"\in": r"\in"}
+_RELATIONS |= {r"\approx": "=", r"\equiv": r"\equiv", r"\Rightarrow": r"\Rightarrow", r"\to": r"\to"}
+_SET_OPERATORS = frozenset((r"\cup", r"\cap", r"\setminus"))
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9' .,:;/&!?()\-]*|[0-9][0-9.,:/\- ]*[A-Za-z][A-Za-z0-9' .,:/\-]*")
+_ARTICLES = frozenset(("the", "a", "an"))
+_LETTERS_WORD = re.compile(r"[A-Za-z]{3,}")
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer) )?\(?([A-J])(?:\)|\.(?= |$|[0-9\\$(-])|:(?=.))? ?(.*)", re.DOTALL | re.IGNORECASE
+)
+_LONE_LETTER = re.compile(r"\(([A-Ja-j])\)|([A-J])[.)]?")
+_MATRIX = re.compile(
+    r"([^+=&]*?)\\begin\{([pbBvV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\2\}", re.DOTALL
+)
+_CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+_LABEL = re.compile(r"\\text ?\{(?![^{}]*\bnot\b)[^{}]*(?:[:=]|\bis|\bare) ?\}")
+_TIME = re.compile(r"([0-9]{1,2}(?::[0-9]{2})?) ?([ap])\.? ?m\.?", re.IGNORECASE)
+_FAMILY = re.compile(
+    r"(.+?)[, ]*(?:\\text ?\{[^{}]*\})?[, ]*\(?([a-zA-Z])(?:\\in ?(\\mathbb\{[ZNRQC]\}(?:[\^_]\{?[+*]\}?)?)"
+    r"|\\text ?\{ ?is an(?:y)? (integer) ?\})\)?",
+    re.DOTALL,
+)
+_FRENCH = re.compile(r"([\[\]])([^\[\]()]*[,;][^\[\]()]*)([\[\]])")
+_APPROXIMATE = re.compile(r"\\(?:approx|simeq|sim)|(?:\\text\{)?(?:approximately|about|exactly)\}? ?")
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def read(text: str) -> Shape:
+    """The shape of a `normalised` text. Total: a text without a known shape is `Opaque` or a `Value`."""
+    if text[:1] == "]" or text[-1:] == "[":
+        text = _FRENCH.sub(_english, text)
+    return _read(text, DEEPEST)
+
+
+def _english(found: re.Match[str]) -> str:
+    """An interval whose brackets turn away from what they leave out, with round ones there."""
+    opening, closing = "[" if found[1] == "[" else "(", "]" if found[3] == "]" else ")"
+    return f"{opening}{found[2]}{closing}"
+
+
+def _read(text: str, depth: int) -> Shape:
+    text = text.strip()
+    if depth == 0 or not text:
+        return Opaque(text)
+    for reader in (
+        _number,
+        _labelled,
+        _time,
+        _choice,
+        _family,
+        _conjunction,
+        _list,
+        _words,
+        _relation,
+        _set_operation,
+        _ratio,
+        _enclosed,
+    ):
+        if (found := reader(text, depth - 1)) is not None:
+            return found
+    return measured(text, lambda part: _read(part, depth - 1))
+
+
+def _number(text: str, _: int) -> Shape | None:
+    return Value(text) if rational(text) is not None else None
+
+
+def _labelled(text: str, depth: int) -> Shape | None:
+    """What follows a label such as `\\text{The answer is }`."""
+    match = _LABEL.match(text)
+    return _read(text[match.end() :], depth) if match and text[match.end() :].strip() else None
+
+
+def _time(text: str, _: int) -> Shape | None:
+    match = _TIME.fullmatch(plain_words(text))
+    return Words(f"{match[1].removesuffix(':00')} {match[2].lower()}m") if match else None
+
+
+def _family(text: str, depth: int) -> Shape | None:
+    """An answer for each value of a letter: `k\\pi, k \\in \\mathbb{Z}`."""
+    match = _FAMILY.fullmatch(text) if "\\in" in text or "integer" in text else None
+    if match is None or not balanced(match[1]) or match[2] not in match[1]:
+        return None
+    return Family(_read(match[1], depth), match[2], match[3] or r"\mathbb{Z}")
+
+
+def _choice(text: str, depth: int) -> Shape | None:
+    """A letter in brackets or set as text, or a letter with an option behind it; a lone `C` is a `Value`."""
+    plain = plain_words(text)
+    match = _CHOICE.fullmatch(plain)
+    if match is None:
+        return None
+    letter, rest = match[1], match[2]
+    bare = plain == text and plain == letter
+    if bare or (rest and plain[: plain.index(letter) + 1] == letter and plain[len(letter) : len(letter) + 1] == " "):
+        return None
+    if not rest:
+        return Choice(letter.upper(), None) if _LONE_LETTER.fullmatch(plain) or plain != letter else None
+    if plain[plain.index(letter) + 1 : plain.index(letter) + 2] not in (")", ".", ":"):
+        return None
+    if letter.islower() or (plain[0] != "(" and rest[0] in "+-*/^="):
+        return None
+    return Choice(letter, _read(rest, depth))
+
+
+def _conjunction(text: str, depth: int) -> Shape | None:
+    if not _CONJUNCTION.search(text):
+        return None
+    parts = [part.strip(" ,;") for part in _split_conjunctions(text)]
+    parts = [part for part in parts if part]
+    if len(parts) < 2:
+        return None
+    operator = r"\cap" if re.search(r"and", text) and not re.search(r"or(?![a-zA-Z])", text) else r"\cup"
+    shapes = tuple(_read(part, depth) for part in parts)
+    if any(_is_inequality(shape) for shape in shapes):
+        return SetOperation(operator, shapes)
+    flat: list[Shape] = []
+    for shape in shapes:
+        flat.extend(shape.items if isinstance(shape, Group) and not shape.brackets else (shape,))
+    return Group(tuple(flat))
+
+
+def _split_conjunctions(text: str) -> list[str]:
+    """Splits at conjunctions outside all brackets."""
+    parts: list[str] = []
+    start = 0
+    for match in _CONJUNCTION.finditer(text):
+        if balanced(text[start : match.start()]):
+            parts.append(text[start : match.start()])
+            start = match.end()
+    return [*parts, text[start:]]
+
+
+def _is_inequality(shape: Shape) -> bool:
+    return isinstance(shape, Relation) and any(
+        operator in ("<", ">", r"\le", r"\ge", r"\ne") for operator in shape.operators
+    )
+
+
+def _list(text: str, depth: int) -> Shape | None:
+    if "," not in text and ";" not in text:
+        return None
+    separators = ";" if ";" in split(text, frozenset(";"))[1] else ",;"
+    parts, found = split(text, frozenset(separators))
+    parts = [part for part in parts if part.strip()]
+    if not found:
+        return None
+    if len(parts) == 1:
+        return _read(parts[0], depth)
+    shapes = [_read(part, depth) for part in parts]
+    if any(isinstance(shape, Words) for shape in shapes) and _words(text, depth):
+        return _words(text, depth)
+    return Group(tuple(shapes))
+
+
+def _words(text: str, _: int) -> Shape | None:
+    plain = plain_words(text)
+    if not _WORDS.fullmatch(plain):
+        return None
+    was_text = r"\text" in text
+    if not was_text and not _LETTERS_WORD.search(plain) and plain.casefold() != "no":
+        return None
+    if not was_text and re.fullmatch(r"[0-9.,/ ]+ ?[A-Za-z ]+", plain):
+        return None  # a number and its unit
+    if re.match(r"[+-]?[0-9.]", plain):
+        return None
+    if was_text and not re.fullmatch(r"\\text ?\{[^{}]*\}", text) and not _LETTERS_WORD.search(plain):
+        return None
+    folded = " ".join(word for word in plain.casefold().strip(" .!?").split() if word not in _ARTICLES)
+    if folded in _NUMBERS:
+        return Value(str(_NUMBERS.index(folded)))
+    return Words(folded) if folded else None
+
+
+def _relation(text: str, depth: int) -> Shape | None:
+    text = _APPROXIMATE.sub("", text, count=1) if _APPROXIMATE.match(text) else text
+    sides, operators = split(text, frozenset(_RELATIONS))
+    if not operators:
+        return None
+    names = tuple(_RELATIONS[operator] for operator in operators)
+    if not sides[0].strip() and len(sides) == 2 and names[0] == "=":
+        return _read(sides[1], depth)
+    if not all(side.strip() for side in sides):
+        return Opaque(text)
+    return Relation(tuple(_read(side, depth) for side in sides), names)
+
+
+def _set_operation(text: str, depth: int) -> Shape | None:
+    parts, operators = split(text, _SET_OPERATORS)
+    if not operators or not all(part.strip() for part in parts):
+        return None
+    shape = _read(parts[0], depth)
+    for operator, part in zip(operators, parts[1:], strict=True):
+        other = _read(part, depth)
+        if isinstance(shape, SetOperation) and shape.operator == operator != r"\setminus":
+            shape = SetOperation(operator, (*shape.parts, other))
+        else:
+            shape = SetOperation(operator, (shape, other))
+    return shape
+
+
+def _ratio(text: str, depth: int) -> Shape | None:
+    if ":" not in text:
+        return None
+    parts, found = split(text, frozenset(":"))
+    if not found or not all(part.strip() for part in parts):
+        return None
+    return Ratio(tuple(_read(part, depth) for part in parts))
+
+
+def _enclosed(text: str, depth: int) -> Shape | None:
+    """What stands in one pair of brackets, a matrix, or cases."""
+    if (match := _MATRIX.fullmatch(text)) and r"\begin" not in match[3] and r"\det" not in match[1]:
+        if match[2][0] in "vV":
+            return None
+        factor = match[1].strip().removesuffix(r"\cdot").removesuffix(r"\times").strip()
+        rows = [row for row in match[3].split(ROW_BREAK) if row.strip()]
+        return Matrix(tuple(tuple(_read(_scaled(factor, cell), depth) for cell in row.split("&")) for row in rows))
+    if match := _CASES.fullmatch(text):
+        return _cases(match[1], depth)
+    tokens = [match.group() for match in TOKEN.finditer(text)]
+    first, last = tokens[0], tokens[-1]
+    inner = text[len(first) : len(text) - len(last)]
+    if len(tokens) < 2 or first not in OPENING or last not in CLOSING or not balanced(inner):
+        return None
+    if first == "{" and last == "}":
+        return _read(inner, depth)
+    if first not in _PAIRS or last not in _PAIRS:
+        return None
+    return _group(inner, _PAIRS[first] + _PAIRS[last], depth)
+
+
+def _scaled(factor: str, cell: str) -> str:
+    if not factor:
+        return cell
+    return f"-({cell})" if factor == "-" else rf"{factor}\cdot({cell})"
+
+
+def _group(inner: str, brackets: str, depth: int) -> Shape | None:
+    if brackets == "{}" and not inner.strip():
+        return Group((), "{}")
+    if brackets == "{}" and (built := _built(inner, depth)) is not None:
+        return built
+    parts, found = split(inner, frozenset(",;"))
+    if not found and (brackets == "()" or (brackets == "[]" and _MATRIX.fullmatch(inner))):
+        return _read(inner, depth)
+    if not all(part.strip() for part in parts):
+        return None
+    return Group(tuple(_read(part, depth) for part in parts), brackets)
+
+
+def _built(inner: str, depth: int) -> Shape | None:
+    """What a set-builder such as `x \\in \\mathbb{R} | x>1` says of its element."""
+    parts, found = split(inner, frozenset("|:"))
+    if len(found) != 1:
+        return None
+    condition = _read(parts[1], depth)
+    for domain in (r"\mathbb{Z}", r"\mathbb{N}"):
+        if domain in parts[0]:
+            return SetOperation(r"\cap", (condition, Value(domain)))
+    return condition
+
+
+def _cases(text: str, depth: int) -> Shape | None:
+    rows: list[tuple[Shape, Shape]] = []
+    for row in text.split(ROW_BREAK):
+        if not row.strip():
+            continue
+        value, _, condition = row.partition("&") if "&" in row else row.partition(r"\text")
+        condition = re.sub(r"\\text ?\{ ?(?:if|for|when)? ?\}|^ ?(?:if|for|when) ", "", condition).strip(" ,")
+        rows.append((_read(value.strip(" ,"), depth), _read(condition, depth)))
+    if all(condition == Opaque("") for _, condition in rows):
+        return Group(tuple(value for value, _ in rows)) if rows else None
+    return Cases(tuple(rows))
