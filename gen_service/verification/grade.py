@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gen_service.records import Outcome, Path
 from gen_service.verification.guard import refusal
+from gen_service.verification.mathematics.alternatives import alternatives
 from gen_service.verification.mathematics.compare import same
 from gen_service.verification.mathematics.notation import normalised as normalised
 from gen_service.verification.mathematics.rational import integer, rational
@@ -45,11 +46,22 @@ def fast(gold: str, answer: str) -> Grade | None:
 
     `correct` when both are the same text after normalisation, or the same shape over the same rational numbers;
     `incorrect` when shapes or certainly rational numbers differ. A decimal stands for a number that it rounds by the
-    rule of `rational.same_number`.
+    rule of `rational.same_number`. A gold may list several right answers, as `['0.5', '1/2']`.
     """
     numbers = integer(gold), integer(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return _number(numbers[0] == numbers[1])
+    golds = alternatives(gold)
+    if golds[0] != gold and gold == answer:
+        return Grade("correct", "same text", "text")
+    if len(golds) == 1:
+        return _fast(golds[0], answer)
+    grades = [_fast(one, answer) for one in golds[:_MOST_PARTS_INLINE]]
+    right = next((one for one in grades if one is not None and one.outcome == "correct"), None)
+    return right or (None if None in grades or len(golds) > len(grades) else grades[0])
+
+
+def _fast(gold: str, answer: str) -> Grade | None:
     gold, answer = normalised(gold), normalised(answer)
     if not _says_something(gold) or not answer:
         return None
@@ -80,21 +92,26 @@ def grade(gold: str, answer: str) -> Grade:
         return Grade("ungradable", problem)
     if not normalised(answer):
         return Grade("unparsable", "the answer is empty")
-    return _by_sympy(read(normalised(gold)), read(normalised(answer)))
+    grades = [_by_sympy(read(normalised(one)), read(normalised(answer))) for one in alternatives(gold)]
+    return next((one for one in grades if one.outcome == "correct"), grades[0])
 
 
 def gold_problem(gold: str) -> str | None:
     """Why nothing can be graded against this gold, or None. May take any time that a caller allows."""
-    text = normalised(gold)
-    if not _says_something(text):
-        return "the gold is empty"
     if refused := refusal(gold):
         return f"the gold was refused: {refused}"
-    if rational(text) is not None:
+    problems = [_problem(normalised(one)) for one in alternatives(gold)]
+    return None if None in problems else problems[0]
+
+
+def _problem(gold: str) -> str | None:
+    if not _says_something(gold):
+        return "the gold is empty"
+    if rational(gold) is not None:
         return None
     from gen_service.verification.mathematics.symbolic import problem
 
-    return problem(read(text), "the gold")
+    return problem(read(gold), "the gold")
 
 
 def ungraded(gold: str, answer: str) -> Grade | None:

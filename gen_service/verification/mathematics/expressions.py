@@ -92,19 +92,13 @@ def expression(text: str) -> sympy.Expr | None:
 def matrix_cells(text: str) -> list[list[str]] | None:
     """The cells of a matrix that an expression works out to, as LaTeX, row by row; None when it is no matrix."""
     try:
-        found = latex2sympy(_exact(text), None, None, True, None, _CONVERSION)
-        worked_out = None
-        if isinstance(found, sympy.MatrixBase | sympy.MatrixExpr):
-            worked_out = sympy.Matrix(found.doit().as_explicit())
+        found = latex2sympy(_exact(text), None, None, True, None, _CONVERSION).doit()
+        cells = sympy.Matrix(found if isinstance(found, sympy.MatrixBase) else found.as_explicit())
     except MemoryError:
         raise
-    except Exception:  # as above
+    except Exception:  # as above; or what was worked out is no matrix
         return None
-    if worked_out is None:
-        return None
-    return [
-        [sympy.latex(worked_out[row, column]) for column in range(worked_out.cols)] for row in range(worked_out.rows)
-    ]
+    return [[sympy.latex(cells[row, column]) for column in range(cells.cols)] for row in range(cells.rows)]
 
 
 def decimals(text: str) -> int:

@@ -132,7 +132,8 @@ def _agree(first: sympy.Expr, second: sympy.Expr, loose: bool, complex_values: b
         return False
     if first.has(sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit):
         return bool(apart <= _NUMERIC * size)
-    return _is_zero(_value(first - second))
+    difference = first - second
+    return bool(_is_zero(_value(difference)) or _is_zero(_value(sympy.expand(difference))))
 
 
 def _is_zero(value: sympy.Expr | None) -> bool | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
 from gen_service.verification.mathematics.rational import rational
 from gen_service.verification.mathematics.shapes import Percent, Quantity, Ratio, Shape, Value
 from gen_service.verification.mathematics.three_valued import Same, all_of, any_of, in_order
+from gen_service.verification.mathematics.units import unit
 from gen_service.verification.mathematics.values import Values
 
+_PLAIN = re.compile(r"([+-]?[0-9][0-9.,]*) ?([a-zA-Z/][a-zA-Z/^{}0-9]*)")
 _DEGREE = Fraction(1, 180)
 
 
@@ -31,6 +34,8 @@ def same_quantity(gold: Shape, answer: Shape, same: Same) -> bool | None:
     quantity, other = (gold, answer) if isinstance(gold, Quantity) else (answer, gold)
     if not isinstance(quantity, Quantity):
         return False
+    if isinstance(other, Value) and (match := _PLAIN.fullmatch(other.text)) and (named := unit(match[2], True)):
+        return _same_amount(quantity, Quantity(Value(match[1]), named), same)  # `5 m` beside five metres
     return any_of(same(one, other) for one in _without_unit(quantity))
 
 

@@ -112,10 +112,12 @@ _FUNCTIONS = (
     "arcsinh|arccosh|arctanh|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min"
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_NAMED = re.compile(r"\\(?:operatorname\*?|mathrm|mathop|mathit|text)\{\s*(" + _FUNCTIONS + r")\s*\}")
-_PLAIN_FUNCTION = re.compile(r"(?<![a-zA-Z\\])(" + _FUNCTIONS + r")(?![a-zA-Z])")
+_NAMED = re.compile(r"\\(?:operatorname\*?|mathrm|mathop|mathit|text)\{(" + _FUNCTIONS + r")\}(?! ?$)")
+_PLAIN_FUNCTION = re.compile(r"(?<![a-zA-Z\\{])(" + _FUNCTIONS + r")(?![a-zA-Z}])(?! ?$)")
+_PHANTOM = re.compile(r"\\[hv]?phantom ?(?:\{[^{}]*\}|[^\\])")
 _PLAIN_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
 _PLAIN_ROOT = re.compile(r"(?:(?<![a-zA-Z\\])|\\)sqrt ?\(([^()]*)\)")
+_ROMAN_UNIT = re.compile(r"(?<=[0-9}])((?: |~|\\[ ,;:])*)\\(?:mathrm|operatorname)\{ ?([a-zA-Z]) ?\}")
 _ROMAN_LETTER = re.compile(r"\\(?:mathrm|mathit|mathsf|operatorname)\{\s*([a-zA-Z])\s*\}")
 _ROMAN_WORD = re.compile(r"\\(?:mathrm|mathit|mathsf|mathbf|operatorname)\{([^{}\\]*)\}")
 _BOLD = re.compile(
@@ -130,8 +132,9 @@ _DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
 _EMPTY = re.compile(r"\\[!()\[\]$]|\$|(?<![a-zA-Z}])\{\}")
 _SPACES = re.compile(r"\\[,;:> ]|[\s~]+")
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
-_SHORT_FRAC = re.compile(r"\\(frac|binom) ?([0-9a-zA-Z])(?: ?([0-9a-zA-Z])|(?= ?\{))")
-_SHORT_SECOND = re.compile(r"(\\(?:frac|binom) ?\{(?:[^{}]|\{[^{}]*\})*\}) ?([0-9a-zA-Z])")
+_ONE = r"[0-9a-zA-Z]|\\(?!sqrt|frac|text|left)[a-zA-Z]+(?![a-zA-Z{])"  # an argument without braces
+_SHORT_FRAC = re.compile(rf"\\(frac|binom) ?({_ONE})(?: ?({_ONE})|(?= ?\{{))")
+_SHORT_SECOND = re.compile(rf"(\\(?:frac|binom) ?\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}) ?({_ONE})")
 _SHORT_ROOT = re.compile(r"\\sqrt ?(\[[^\[\]]*\])? ?([0-9a-zA-Z])")
 _CIRC = re.compile(r"(?:\^ ?(?:\{ ?\\(?:circ|degree) ?\}|\\(?:circ|degree))|\\degree)(?![a-zA-Z])")
 _LOG_BASE = re.compile(r"\\log_ ?(?!10(?![0-9]))([0-9])(?=[0-9])")
@@ -201,9 +204,11 @@ def _plain_names(text: str) -> str:
 
 def _one_command_each(text: str) -> str:
     text = _DECIMAL_COMMA.sub(".", _CERTAIN_SEPARATOR.sub("", text))
+    text = _PHANTOM.sub("", text)
     text = _BASIS.sub(r"\\hat{\1}", text)
     text = _BOLD.sub(lambda found: found[1] or found[2], text)
     text = _NAMED.sub(r"\\\1 ", text)
+    text = _ROMAN_UNIT.sub(r"\1\\text{\2}", text)
     text = _ROMAN_LETTER.sub(r" \1 ", text)
     text = _CIRC.sub(r"^\\circ ", text)
     text = _COMMAND.sub(lambda found: _SAME_COMMAND.get(found[1], found[0]), text)

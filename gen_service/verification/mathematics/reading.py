@@ -10,11 +10,10 @@ import re
 
 from gen_service.verification.mathematics.brackets import CLOSING, OPENING, TOKEN, balanced, split
 from gen_service.verification.mathematics.measured import measured
-from gen_service.verification.mathematics.notation import ROW_BREAK, plain_words
+from gen_service.verification.mathematics.notation import ROW_BREAK
 from gen_service.verification.mathematics.rational import rational
 from gen_service.verification.mathematics.shapes import (
     Cases,
-    Choice,
     Family,
     Group,
     Matrix,
@@ -26,6 +25,7 @@ from gen_service.verification.mathematics.shapes import (
     Value,
     Words,
 )
+from gen_service.verification.mathematics.wording import choice, time_of_day, words
 
 DEEPEST = 24
 _PAIRS = {"(": "(", "[": "[", r"\{": "{", r"\langle": "<", ")": ")", "]": "]", r"\}": "}", r"\rangle": ">"}
@@ -35,19 +35,11 @@ _CONJUNCTION = re.compile(
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": r"\le", r"\ge": r"\ge", r"\ne": r"\ne", r"\in": r"\in"}
 _RELATIONS |= {r"\approx": "=", r"\equiv": r"\equiv", r"\Rightarrow": r"\Rightarrow", r"\to": r"\to"}
 _SET_OPERATORS = frozenset((r"\cup", r"\cap", r"\setminus"))
-_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9' .,:;/&!?()\-]*|[0-9][0-9.,:/\- ]*[A-Za-z][A-Za-z0-9' .,:/\-]*")
-_ARTICLES = frozenset(("the", "a", "an"))
-_LETTERS_WORD = re.compile(r"[A-Za-z]{3,}")
-_CHOICE = re.compile(
-    r"(?:(?:option|choice|answer) )?\(?([A-J])(?:\)|\.(?= |$|[0-9\\$(-])|:(?=.))? ?(.*)", re.DOTALL | re.IGNORECASE
-)
-_LONE_LETTER = re.compile(r"\(([A-Ja-j])\)|([A-J])[.)]?")
 _MATRIX = re.compile(
     r"([^+=&]*?)\\begin\{([pbBvV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\2\}", re.DOTALL
 )
 _CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 _LABEL = re.compile(r"\\text ?\{(?![^{}]*\bnot\b)[^{}]*(?:[:=]|\bis|\bare) ?\}")
-_TIME = re.compile(r"([0-9]{1,2}(?::[0-9]{2})?) ?([ap])\.? ?m\.?", re.IGNORECASE)
 _FAMILY = re.compile(
     r"(.+?)[, ]*(?:\\text ?\{[^{}]*\})?[, ]*\(?([a-zA-Z])(?:\\in ?(\\mathbb\{[ZNRQC]\}(?:[\^_]\{?[+*]\}?)?)"
     r"|\\text ?\{ ?is an(?:y)? (integer) ?\})\)?",
@@ -55,7 +47,6 @@ _FAMILY = re.compile(
 )
 _FRENCH = re.compile(r"([\[\]])([^\[\]()]*[,;][^\[\]()]*)([\[\]])")
 _APPROXIMATE = re.compile(r"\\(?:approx|simeq|sim)|(?:\\text\{)?(?:approximately|about|exactly)\}? ?")
-_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def read(text: str) -> Shape:
@@ -105,8 +96,15 @@ def _labelled(text: str, depth: int) -> Shape | None:
 
 
 def _time(text: str, _: int) -> Shape | None:
-    match = _TIME.fullmatch(plain_words(text))
-    return Words(f"{match[1].removesuffix(':00')} {match[2].lower()}m") if match else None
+    return time_of_day(text)
+
+
+def _choice(text: str, depth: int) -> Shape | None:
+    return choice(text, lambda part: _read(part, depth))
+
+
+def _words(text: str, _: int) -> Shape | None:
+    return words(text)
 
 
 def _family(text: str, depth: int) -> Shape | None:
@@ -115,25 +113,6 @@ def _family(text: str, depth: int) -> Shape | None:
     if match is None or not balanced(match[1]) or match[2] not in match[1]:
         return None
     return Family(_read(match[1], depth), match[2], match[3] or r"\mathbb{Z}")
-
-
-def _choice(text: str, depth: int) -> Shape | None:
-    """A letter in brackets or set as text, or a letter with an option behind it; a lone `C` is a `Value`."""
-    plain = plain_words(text)
-    match = _CHOICE.fullmatch(plain)
-    if match is None:
-        return None
-    letter, rest = match[1], match[2]
-    bare = plain == text and plain == letter
-    if bare or (rest and plain[: plain.index(letter) + 1] == letter and plain[len(letter) : len(letter) + 1] == " "):
-        return None
-    if not rest:
-        return Choice(letter.upper(), None) if _LONE_LETTER.fullmatch(plain) or plain != letter else None
-    if plain[plain.index(letter) + 1 : plain.index(letter) + 2] not in (")", ".", ":"):
-        return None
-    if letter.islower() or (plain[0] != "(" and rest[0] in "+-*/^="):
-        return None
-    return Choice(letter, _read(rest, depth))
 
 
 def _conjunction(text: str, depth: int) -> Shape | None:
@@ -181,32 +160,14 @@ def _list(text: str, depth: int) -> Shape | None:
     if len(parts) == 1:
         return _read(parts[0], depth)
     shapes = [_read(part, depth) for part in parts]
-    if any(isinstance(shape, Words) for shape in shapes) and _words(text, depth):
-        return _words(text, depth)
+    if any(isinstance(shape, Words) for shape in shapes) and words(text):
+        return words(text)
     return Group(tuple(shapes))
 
 
-def _words(text: str, _: int) -> Shape | None:
-    plain = plain_words(text)
-    if not _WORDS.fullmatch(plain):
-        return None
-    was_text = r"\text" in text
-    if not was_text and not _LETTERS_WORD.search(plain) and plain.casefold() != "no":
-        return None
-    if not was_text and re.fullmatch(r"[0-9.,/ ]+ ?[A-Za-z ]+", plain):
-        return None  # a number and its unit
-    if re.match(r"[+-]?[0-9.]", plain):
-        return None
-    if was_text and not re.fullmatch(r"\\text ?\{[^{}]*\}", text) and not _LETTERS_WORD.search(plain):
-        return None
-    folded = " ".join(word for word in plain.casefold().strip(" .!?").split() if word not in _ARTICLES)
-    if folded in _NUMBERS:
-        return Value(str(_NUMBERS.index(folded)))
-    return Words(folded) if folded else None
-
-
 def _relation(text: str, depth: int) -> Shape | None:
-    text = _APPROXIMATE.sub("", text, count=1) if _APPROXIMATE.match(text) else text
+    if (match := _APPROXIMATE.match(text)) and text[match.end() :].strip():
+        return _read(text[match.end() :], depth)
     sides, operators = split(text, frozenset(_RELATIONS))
     if not operators:
         return None

@@ -107,7 +107,14 @@ def unit(text: str, is_text: bool) -> Unit | None:
         is_text: the text was set as text, not as mathematics: then one letter may be a unit and any noun counts.
     """
     words = plain_words(text).replace("per ", "/").replace("{", "").replace("}", "")
-    words = words.replace("\\cdot", " ").replace("*", " ").replace(" ^", "^").replace("\\circ ", "\\circ")
+    words = (
+        words.strip(" .")
+        .replace("sq.", "sq ")
+        .replace("\\cdot", " ")
+        .replace("*", " ")
+        .replace(" ^", "^")
+        .replace("\\circ ", "\\circ")
+    )
     return _compound(words, is_text) or (_noun(words) if is_text or len(words) > 3 else None)
 
 

@@ -1,0 +1,64 @@
+"""Answers in words: a phrase, a time of day, a multiple-choice letter. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from gen_service.verification.mathematics.notation import plain_words
+from gen_service.verification.mathematics.shapes import Choice, Shape, Value, Words
+
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9' .,:;/&!?()\-]*|[0-9][0-9.,:/\- ]*[A-Za-z][A-Za-z0-9' .,:/\-]*")
+_ARTICLES = frozenset(("the", "a", "an"))
+_LETTERS_WORD = re.compile(r"[A-Za-z]{3,}")
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer) )?\(?([A-J])(?:\)|\.(?= |$|[0-9\\$(-])|:(?=.))? ?(.*)", re.DOTALL | re.IGNORECASE
+)
+_LONE_LETTER = re.compile(r"\(([A-Ja-j])\)|([A-J])[.)]?")
+_TIME = re.compile(r"([0-9]{1,2}(?::[0-9]{2})?) ?([ap])\.? ?m\.?", re.IGNORECASE)
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def words(text: str) -> Words | Value | None:
+    """A word or a phrase, folded; a number in words is that number."""
+    plain = plain_words(text)
+    if not _WORDS.fullmatch(plain):
+        return None
+    was_text = r"\text" in text
+    if not was_text and not _LETTERS_WORD.search(plain) and plain.casefold() != "no":
+        return None
+    if not was_text and re.fullmatch(r"[0-9.,/ ]+ ?[A-Za-z ]+", plain):
+        return None  # a number and its unit
+    if re.match(r"[+-]?[0-9.]", plain):
+        return None
+    if was_text and not re.fullmatch(r"\\text ?\{[^{}]*\}", text) and not _LETTERS_WORD.search(plain):
+        return None
+    folded = " ".join(word for word in plain.casefold().strip(" .!?").split() if word not in _ARTICLES)
+    if folded in _NUMBERS:
+        return Value(str(_NUMBERS.index(folded)))
+    return Words(folded) if folded else None
+
+
+def time_of_day(text: str) -> Words | None:
+    """`4:30 p.m.` and its spellings."""
+    match = _TIME.fullmatch(plain_words(text))
+    return Words(f"{match[1].removesuffix(':00')} {match[2].lower()}m") if match else None
+
+
+def choice(text: str, read: Callable[[str], Shape]) -> Shape | None:
+    """A letter in brackets or set as text, or a letter with an option behind it; a lone `C` is a `Value`."""
+    plain = plain_words(text)
+    match = _CHOICE.fullmatch(plain)
+    if match is None:
+        return None
+    letter, rest = match[1], match[2]
+    bare = plain == text and plain == letter
+    if bare or (rest and plain[: plain.index(letter) + 1] == letter and plain[len(letter) : len(letter) + 1] == " "):
+        return None
+    if not rest:
+        return Choice(letter.upper(), None) if _LONE_LETTER.fullmatch(plain) or plain != letter else None
+    if plain[plain.index(letter) + 1 : plain.index(letter) + 2] not in (")", ".", ":"):
+        return None
+    if letter.islower() or (plain[0] != "(" and rest[0] in "+-*/^="):
+        return None
+    return Choice(letter, read(rest))
