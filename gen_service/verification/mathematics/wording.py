@@ -11,10 +11,9 @@ from gen_service.verification.mathematics.shapes import Choice, Shape, Value, Wo
 _WORDS = re.compile(r"[A-Za-z][A-Za-z0-9' .,:;/&!?()\-]*|[0-9][0-9.,:/\- ]*[A-Za-z][A-Za-z0-9' .,:/\-]*")
 _ARTICLES = frozenset(("the", "a", "an"))
 _LETTERS_WORD = re.compile(r"[A-Za-z]{3,}")
-_CHOICE = re.compile(
-    r"(?:(?:option|choice|answer) )?\(?([A-J])(?:\)|\.(?= |$|[0-9\\$(-])|:(?=.))? ?(.*)", re.DOTALL | re.IGNORECASE
-)
-_LONE_LETTER = re.compile(r"\(([A-Ja-j])\)|([A-J])[.)]?")
+_NAMED = r"(?:(?:option|choice|answer) )?"
+_LETTER_ALONE = re.compile(rf"{_NAMED}(?:\(([A-Za-z])\)|([A-Ja-j])[.)]|([A-J]))", re.IGNORECASE)
+_LETTER_AND_OPTION = re.compile(rf"{_NAMED}(?:\(([A-J])\)|([A-J])(?:\)|\.|:)(?! ?[-+*/^=])) ?(.+)", re.DOTALL)
 _TIME = re.compile(r"([0-9]{1,2}(?::[0-9]{2})?) ?([ap])\.? ?m\.?", re.IGNORECASE)
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
@@ -45,20 +44,14 @@ def time_of_day(text: str) -> Words | None:
     return Words(f"{match[1].removesuffix(':00')} {match[2].lower()}m") if match else None
 
 
-def choice(text: str, read: Callable[[str], Shape]) -> Shape | None:
-    """A letter in brackets or set as text, or a letter with an option behind it; a lone `C` is a `Value`."""
+def choice(text: str, read: Callable[[str], Shape]) -> Choice | None:
+    """A letter in brackets or set as text, or a letter with an option behind it; a lone `C` is no choice but a value,
+    nor is `(x)`."""
     plain = plain_words(text)
-    match = _CHOICE.fullmatch(plain)
-    if match is None:
-        return None
-    letter, rest = match[1], match[2]
-    bare = plain == text and plain == letter
-    if bare or (rest and plain[: plain.index(letter) + 1] == letter and plain[len(letter) : len(letter) + 1] == " "):
-        return None
-    if not rest:
-        return Choice(letter.upper(), None) if _LONE_LETTER.fullmatch(plain) or plain != letter else None
-    if plain[plain.index(letter) + 1 : plain.index(letter) + 2] not in (")", ".", ":"):
-        return None
-    if letter.islower() or (plain[0] != "(" and rest[0] in "+-*/^="):
-        return None
-    return Choice(letter, read(rest))
+    if match := _LETTER_ALONE.fullmatch(plain):
+        letter = match[1] or match[2] or match[3]
+        is_bare = text == letter or (match[1] is not None and letter in "klmnopqrstuvwxyz")
+        return None if is_bare else Choice(letter.upper(), None)
+    if match := _LETTER_AND_OPTION.fullmatch(plain):
+        return Choice(match[1] or match[2], read(match[3]))
+    return None
