@@ -18,7 +18,10 @@ _TOKEN = re.compile(
 _COMMAND = re.compile(r"\\{1,2}(?:boxed|fbox)(?![A-Za-z])")
 _SEPARATORS = r"(?:[ \t$,;&~*]|\\[()\[\],;: ]|\\q?quad(?![a-z])){0,40}"
 _LISTED = re.compile(_SEPARATORS)
-_WITH_WORD = re.compile(rf"\s{{0,4}}{_SEPARATORS}\s{{0,4}}(?:\\text\{{ ?)?(?:and|or)(?: ?\}})?\s{{0,4}}{_SEPARATORS}")
+_WITH_WORD = re.compile(
+    rf"\s{{0,4}}{_SEPARATORS}\s{{0,4}}(?:\\text\{{ ?)?(?:and|or)(?: ?\}})?\s{{0,4}}{_SEPARATORS}"
+    r"(?:[a-zA-Z](?:_\{?\w\}?)? ?= ?)?"
+)
 _SINGLE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?!\\)")
 _LABEL = re.compile(r"\\text\{\s*(?:the )?(?:final |correct )?answer(?: is)?\s?[:=]?\s*\}[\s:=]*(?=\S)", re.IGNORECASE)
 _MOST_QUOTED = 16

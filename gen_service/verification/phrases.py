@@ -138,14 +138,17 @@ def choice(text: str) -> Found | None:
 
 
 def alone(text: str) -> Found | None:
-    """The whole text, when it is one formula or one short line without prose."""
+    """The whole text, when it is one formula or one short line without prose; or the formula at the end of the one
+    short sentence that the text is, where that says what the formula is ("the solution is $x = 5$")."""
     found = trimmed(text, 0, len(text)) if len(text) <= 2 * LONGEST else None
     if found is None or _BOX.search(found.answer):
         return None
     start, end = len(text) - len(text.lstrip(" \t\r\n*:")), len(text.rstrip(" \t\r\n*.,;:"))
     if formula_end(text, start, end) == end:
         return found
-    if "\n" in found.answer or len(found.answer) > _LONGEST_ALONE or not plain(text):
+    if "\n" in found.answer or len(found.answer) > _LONGEST_ALONE:
         return None
-    listed, _ = stated(text, start, end)
-    return listed
+    if not plain(text) and not text[:end].endswith(("$", "\\)")):
+        return None
+    listed, certain = stated(text, start, end)
+    return listed if certain else None

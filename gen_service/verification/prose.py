@@ -33,6 +33,7 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"(?<![\s,;(\u2013\u2014])[\s,;(\u2013\u2014]+(?:not|rather than|instead of)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"(\s*\$?[-+]?[0-9][0-9.,/]*[0-9]\$?|\s*[0-9]),\s+(?!and\b|or\b|not\b)[a-z]{2,}\b")
 _MARKS = re.compile(r"[\s*]*")
 _VALUE = re.compile(r"\s*\$?\s*(?:[-+]?[0-9][0-9.,/]*|[A-J])\s*\$?\s*")
 _VERB = re.compile(r"\b(?:is|are|equals)\b\s*(?:equal to\s|:)?")
@@ -63,12 +64,15 @@ def stated(text: str, start: int, end: int) -> tuple[Found | None, bool]:
 
     The whole rule: formulas that only `and`, `or` or a comma part are joined by ", "; what gives a reason
     ("42 because ...", "5, since ...") is left out after an answer without prose, as is ", not 41" after a number or a
-    letter; a sentence with one verb that ends in an answer without prose, and no condition before ("the sum of all is
-    $42$"), states that answer. Any other sentence is taken whole.
+    letter, and ", in all" and other words after a number and a comma; a sentence with one verb that ends in an answer
+    without prose, and no condition before ("the sum of all is $42$"), states that answer. Any other sentence is taken
+    whole.
     """
     listed = _listed(text, start, end)
     if listed is not None:
         return listed, True
+    if (aside := _ASIDE.match(text, start, end)) is not None:
+        return _cleaned(text, start, aside.end(1)), True
     for remark in (_REASON.search(text, start, end), _OTHER.search(text, start, end)):
         if remark is None:
             continue
