@@ -21,7 +21,7 @@ def same_percent(gold: Shape, answer: Shape, same: Same) -> bool | None:
     if isinstance(gold, Percent) and isinstance(answer, Percent):
         return same(gold.value, answer.value)
     percent, other = (gold, answer) if isinstance(gold, Percent) else (answer, gold)
-    if not isinstance(percent, Percent):
+    if not isinstance(percent, Percent) or isinstance(other, Quantity):
         return False
     hundredths = Value(_times(percent.value.text, Fraction(1, 100)))
     return any_of(same(one, other) for one in (percent.value, hundredths))

@@ -157,6 +157,8 @@ def _list(text: str, depth: int) -> Shape | None:
     parts = [part for part in parts if part.strip()]
     if not found:
         return None
+    if not parts:
+        return Opaque(text)
     if len(parts) == 1:
         return _read(parts[0], depth)
     shapes = [_read(part, depth) for part in parts]
