@@ -10,6 +10,8 @@ from gen_service.verification import boxes as boxed
 from gen_service.verification import phrases
 from gen_service.verification.formulas import Found, last_formula, last_number, trimmed
 
+VERSION = 2  # raised whenever another answer may be found
+
 _THINK_OPEN = "<think>"
 _THINK_CLOSE = "</think>"
 _TAG_OPEN = "<answer>"

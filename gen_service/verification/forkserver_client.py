@@ -9,14 +9,11 @@ import subprocess
 import sys
 from typing import cast
 
-from gen_service.settings import VerificationSettings
+from gen_service.verification.exchange import WorkerDied
 from gen_service.verification.forkserver import END, FORK, REPLY, REQUEST
+from gen_service.verification.protocol import Configuration
 
 _FORKSERVER = "gen_service.verification.forkserver"
-
-
-class WorkerDied(Exception):
-    """A worker or the forkserver ended without answering."""
 
 
 class Forkserver:
@@ -25,8 +22,8 @@ class Forkserver:
     One request at a time, and a request once begun must be finished: callers shield `fork` and `end` from cancellation.
     """
 
-    def __init__(self, settings: VerificationSettings) -> None:
-        self._settings = settings
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = asyncio.Lock()
@@ -72,14 +69,14 @@ class Forkserver:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        budgets = [str(self._settings.cpu_s), str(self._settings.memory_bytes)]
+        arguments = [self._configuration.dumped(), str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _FORKSERVER, str(theirs.fileno()), *budgets, str(os.getpid())],
+                [sys.executable, "-P", "-m", _FORKSERVER, str(theirs.fileno()), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=_environment(here=self._configuration.target is not None),
                 start_new_session=True,
             )
         self._control = ours
@@ -99,11 +96,11 @@ class Forkserver:
         self._control = self._process = None
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with our import path; a fixed hash seed, so that sympy orders terms alike in every run; and Python's own
-    integers, since gmpy2 computes for hours where no signal handler runs."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python"}
+def _environment(here: bool) -> dict[str, str]:
+    """Ours, with our import path, and the working directory for plug-ins; a fixed hash seed, so that sympy orders
+    terms alike in every run; and Python's own integers, since gmpy2 computes for hours where no signal handler runs."""
+    path = [os.path.abspath(entry) for entry in sys.path] + [os.getcwd()] * here
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python"}
 
 
 async def _received(channel: socket.socket, size: int) -> bytes:

@@ -3,91 +3,87 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
-from dataclasses import dataclass
-from typing import TypeVar, cast, get_args
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
-from gen_service.records import Outcome
-from gen_service.settings import VerificationSettings
-from gen_service.verification.forkserver_client import Forkserver, WorkerDied
-from gen_service.verification.grade import Grade
-from gen_service.verification.worker import HEADER
+from gen_service.verification.exchange import Exchange, Worker, WorkerDied
+from gen_service.verification.forkserver_client import Forkserver
+from gen_service.verification.protocol import Configuration, Ready, Reply, Request, Unusable
 
-_OUTCOMES: tuple[str, ...] = get_args(Outcome)
-_LONGEST_REPLY = 64 * 1024
+_LOAD_S = 300.0
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class Worker:
-    """A running worker process.
-
-    Attributes:
-        pid: its process id; only the forkserver may signal it.
-        checks: how many it has answered.
-    """
-
-    pid: int
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    checks: int = 0
-
-    async def check(self, gold: str, answer: str) -> Grade:
-        """Sends one check and awaits its grade; raises WorkerDied when no grade can come any more."""
-        body = json.dumps({"gold": gold, "answer": answer}).encode()
-        try:
-            self.writer.write(HEADER.pack(len(body)) + body)
-            await self.writer.drain()
-            size = HEADER.unpack(await self.reader.readexactly(HEADER.size))[0]
-            if size > _LONGEST_REPLY:
-                raise WorkerDied(f"a reply of {size} bytes")
-            reply = json.loads(await self.reader.readexactly(size))
-            outcome, reason = reply["outcome"], str(reply["reason"])
-        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError) as problem:
-            raise WorkerDied("the worker ended") from problem
-        if outcome not in _OUTCOMES:
-            raise WorkerDied(f"an unknown outcome {outcome!r}")
-        self.checks += 1
-        return Grade(cast("Outcome", outcome), reason)
+class KindUnusable(Exception):
+    """The workers cannot load their kind; the text says why."""
 
 
 class WorkerPool:
     """At most `settings.workers` processes, started when first needed, kept, and replaced when they die.
 
-    A check's budgets run from its dispatch to a worker, not from its arrival: `cpu_s` of CPU time, kept by the kernel
-    in the worker, and `wall_s` of wall time, kept here. Past either the worker is killed with its descendants. A
-    worker that dies for any other cause takes no check with it: the check goes once more, to a fresh worker. A worker
-    leaves after `recycle_after` checks, since sympy's caches grow.
+    The budgets are of one request, or of each of the two steps of a `judge`: `cpu_s` of CPU time, kept by the kernel
+    in the worker, and `wall_s` of wall time, kept here, from its dispatch or from the reply before it. Past either
+    the worker is killed with its descendants. A worker that dies for any other cause takes no request with it: the
+    request goes once more, to a fresh worker. A worker leaves after `recycle_after` requests, since sympy's caches
+    grow.
 
     Attributes:
+        asked: how many requests were sent to workers so far.
         started: how many workers were started so far.
-        ended: how many of them were ended: past a budget, dead, recycled or in the middle of a cancelled check.
+        ended: how many of them were ended: past a budget, dead, recycled or in the middle of a cancelled request.
+        ready: what the first worker said of its kind, or None.
     """
 
-    def __init__(self, settings: VerificationSettings, recycle_after: int = 2000) -> None:
-        self._settings = settings
-        self._recycle_after = recycle_after
-        self._forkserver = Forkserver(settings)
-        self._places = asyncio.Semaphore(settings.workers)
+    def __init__(self, configuration: Configuration) -> None:
+        self._settings = configuration.settings
+        self._forkserver = Forkserver(configuration)
+        self._places = asyncio.Semaphore(self._settings.workers)
         self._idle: list[Worker] = []
         self._unfinished: set[asyncio.Task[object]] = set()
         self._closed = False
+        self.asked = 0
         self.started = 0
         self.ended = 0
+        self.ready: Ready | None = None
 
-    async def check(self, gold: str, answer: str) -> Grade:
-        """Grades in a worker; always gives a grade: `timeout` past a budget, `error` when workers keep dying."""
+    async def start(self) -> Ready:
+        """Starts a worker, which has the kind loaded.
+
+        Raises:
+            KindUnusable: it could not load it.
+        """
         async with self._places:
-            grade = await self._attempt(gold, answer, fresh=False) or await self._attempt(gold, answer, fresh=True)
-        if self._closed:
-            return grade or Grade("error", "the verifier was closed during this check")
-        return grade or Grade("error", "two verifier processes died during this check")
+            try:
+                self._idle.append(await self._start())
+            except WorkerDied as problem:
+                raise KindUnusable(f"a worker ended while it loaded the kind ({problem})") from problem
+        assert self.ready is not None
+        return self.ready
+
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """Has one worker answer, in order; always at least the first, and all unless the worker ends on the way.
+
+        What goes wrong with the request that comes next is its reply: `timeout` past a budget, `error` when workers
+        keep dying or cannot load their kind.
+        """
+        exchange = Exchange(requests)
+        async with self._places:
+            self.asked += len(requests)
+            try:
+                for fresh in (False, True):
+                    await self._attempt(exchange, fresh)
+                    if exchange.replies:
+                        return exchange.replies
+            except KindUnusable as problem:
+                return [exchange.failed(str(problem))]
+        reason = "the verifier was closed" if self._closed else "two verifier processes died"
+        return [exchange.failed(f"{reason} during this check")]
 
     async def close(self) -> None:
-        """Ends all processes; checks under way end in `error`. Returns when no process is left."""
+        """Ends all processes; requests under way end in `error`. Returns when no process is left."""
         self._closed = True
         await self._forkserver.close()
         while self._unfinished:
@@ -96,30 +92,38 @@ class WorkerPool:
             worker.writer.close()
         self._idle.clear()
 
-    async def _attempt(self, gold: str, answer: str, fresh: bool) -> Grade | None:
-        """One try; None when the worker died for a cause that is not the check's budget."""
+    async def _attempt(self, exchange: Exchange, fresh: bool) -> None:
+        """One try; no reply comes when the worker dies at once for a cause that is not a budget."""
         try:
             worker = self._idle.pop() if self._idle and not fresh else await self._start()
         except (WorkerDied, OSError):
-            return None
+            return
         try:
-            async with asyncio.timeout(self._settings.wall_s):
-                grade = await worker.check(gold, answer)
+            await self._converse(worker, exchange)
         except TimeoutError:
             await self._end(worker)
-            return Grade("timeout", f"wall limit of {self._settings.wall_s:g} s")
+            exchange.replies.append(exchange.overrun(None, self._settings.wall_s))
         except WorkerDied:
-            if _killer(await self._end(worker)) == signal.SIGPROF:
-                return Grade("timeout", f"CPU limit of {self._settings.cpu_s:g} s")
-            return None
-        except BaseException:  # cancelled: the worker is in the middle of a check nobody waits for
+            if _killer(await self._end(worker)) == signal.SIGPROF and len(exchange.replies) < len(exchange.requests):
+                exchange.replies.append(exchange.overrun(self._settings.cpu_s, self._settings.wall_s))
+        except BaseException:  # cancelled: the worker is in the middle of requests nobody waits for
             await self._end(worker)
             raise
-        if grade.outcome == "error" or worker.checks >= self._recycle_after:
-            await self._end(worker)
         else:
-            self._idle.append(worker)
-        return grade
+            if worker.leaving or worker.answered >= self._settings.recycle_after:
+                await self._end(worker)
+            else:
+                self._idle.append(worker)
+
+    async def _converse(self, worker: Worker, exchange: Exchange) -> None:
+        """Asks, and hears the worker until it has answered all or leaves. Each thing it says renews the wall budget."""
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(self._settings.wall_s) as limit:
+            await worker.ask(exchange.requests)
+            while len(exchange.replies) < len(exchange.requests) and not worker.leaving:
+                for message in await worker.listen():
+                    exchange.hear(worker, message)
+                limit.reschedule(now() + self._settings.wall_s)
 
     async def _start(self) -> Worker:
         """A fresh worker. When cancelled meanwhile, the worker still comes and waits among the idle ones."""
@@ -144,7 +148,26 @@ class WorkerPool:
             ours.close()
             raise
         self.started += 1
-        return Worker(pid, reader, writer)
+        worker = Worker(pid, reader, writer)
+        try:
+            self.ready = await self._loaded(worker)
+        except BaseException:
+            await self._end(worker)
+            raise
+        return worker
+
+    async def _loaded(self, worker: Worker) -> Ready:
+        try:
+            async with asyncio.timeout(_LOAD_S):
+                match await worker.listen():
+                    case [Ready() as ready]:
+                        return ready
+                    case [Unusable(reason)]:
+                        raise KindUnusable(reason)
+                    case _:
+                        raise WorkerDied("a worker began with something else")
+        except TimeoutError:
+            raise KindUnusable(f"loading it took more than {_LOAD_S:g} s") from None
 
     async def _end(self, worker: Worker) -> int:
         """Ends a worker and its descendants; gives its wait status."""

@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from gen_service.settings import VerificationSettings
-from gen_service.verification.verify import Verifier
+from gen_service.verification.protocol import Configuration, Request
+from gen_service.verification.verify import Answered, Verifier
 from gen_service.verification.workers import WorkerPool
 
 MIB = 1024 * 1024
-BUSY = "(x+1)^{19999}"
-HUNGRY = "(a+b+c+d+e+f+g+h)^{30}"
+SPIN, SLEEP, ALLOCATE = "spin", "sleep", "allocate"
 
 HOSTILE = {
     "tower": "2^{2^{2^{2^{2^{2}}}}}",
@@ -38,7 +38,7 @@ HOSTILE = {
     "product": r"\prod_{k=1}^{19999} (k^2+1)",
     "integral": r"\int_0^1 \frac{\sin(x^7+1)}{\ln(x+2)} dx",
     "determinant": r"\det\begin{pmatrix}a&b&c&d\\e&f&g&h\\i&j&k&l\\m&n&o&p\end{pmatrix}",
-    "polynomial": BUSY,
+    "polynomial": "(x+1)^{19999}",
     "gamma": r"\Gamma(10^{9})",
     "many numbers": ",".join(map(str, range(390))),
     "long": "x+" * 100_000 + "1",
@@ -59,12 +59,28 @@ HOSTILE = {
 }
 
 
-def settings(workers: int = 2, cpu_s: float = 5, wall_s: float = 60, memory: int = 1024 * MIB) -> VerificationSettings:
-    return VerificationSettings(workers=workers, cpu_s=cpu_s, wall_s=wall_s, memory_bytes=memory)
+def settings(
+    workers: int = 2, cpu_s: float = 5, wall_s: float = 60, memory: int = 1024 * MIB, kind: str = "math"
+) -> VerificationSettings:
+    return VerificationSettings(kind=kind, workers=workers, cpu_s=cpu_s, wall_s=wall_s, memory_bytes=memory)
+
+
+@pytest.fixture
+def hostile(user_kinds: str) -> str:
+    """A kind that does what an answer says."""
+    return f"{user_kinds}:hostile"
+
+
+BUDGETS = [
+    ({"cpu_s": 0.3}, SPIN, "CPU limit of 0.3 s"),
+    ({"wall_s": 0.5}, SPIN, "wall limit of 0.5 s"),
+    ({"wall_s": 0.5}, SLEEP, "wall limit of 0.5 s"),
+]
 
 
 @asynccontextmanager
-async def running(pool: WorkerPool) -> AsyncIterator[WorkerPool]:
+async def running(budgets: VerificationSettings) -> AsyncIterator[WorkerPool]:
+    pool = WorkerPool(Configuration(budgets, budgets.kind if ":" in budgets.kind else None))
     try:
         yield pool
     finally:
@@ -76,39 +92,77 @@ async def test_hostile_answers_end_in_a_verdict_and_harm_nobody() -> None:
         grades = await asyncio.gather(*(verifier.check("y+3", text) for text in HOSTILE.values()))
         outcomes = {name: grade.outcome for name, grade in zip(HOSTILE, grades, strict=True)}
         assert set(outcomes.values()) <= {"incorrect", "unparsable", "timeout"}, outcomes
-        assert outcomes["polynomial"] == "timeout"
         assert (await verifier.check("2x", "x+x")).outcome == "correct"
     assert "gen_service_payload" not in os.listdir()
 
 
-@pytest.mark.parametrize(
-    ("budgets", "named"),
-    [(settings(workers=1, cpu_s=0.3), "CPU limit of 0.3 s"), (settings(workers=1, wall_s=0.3), "wall limit of 0.3 s")],
-)
-async def test_a_hung_check_is_a_timeout_and_the_next_is_answered(budgets: VerificationSettings, named: str) -> None:
-    async with running(WorkerPool(budgets)) as pool:
-        hung, good = await asyncio.gather(pool.check("y+3", BUSY), pool.check("x", "0.5x+0.5x"))
-        assert (hung.outcome, hung.reason) == ("timeout", named)
-        assert good.outcome == "correct"
+def check(gold: str, answer: str) -> list[Request]:
+    return [("check", gold, answer)]
+
+
+@pytest.mark.parametrize(("budget", "hang", "named"), BUDGETS)
+async def test_a_hung_check_is_a_timeout_and_the_next_is_answered(
+    hostile: str, budget: dict[str, float], hang: str, named: str
+) -> None:
+    async with running(settings(workers=1, kind=hostile).model_copy(update=budget)) as pool:
+        [hung], [good] = await asyncio.gather(pool.answer(check("g", hang)), pool.answer(check("g", "g")))
+        assert (hung.verdict.outcome, hung.verdict.reason) == ("timeout", named)
+        assert good.verdict.outcome == "correct"
         assert (pool.started, pool.ended) == (2, 1)
 
 
-async def test_a_timeout_is_asked_again_and_a_grade_is_kept() -> None:
-    async with Verifier(settings(workers=1, cpu_s=0.3)) as verifier:
+@pytest.mark.parametrize(("budget", "hang", "named"), BUDGETS)
+async def test_a_hung_item_of_a_batch_costs_only_itself(
+    hostile: str, budget: dict[str, float], hang: str, named: str
+) -> None:
+    answers = ["g", hang, "h", f"{hang} ", "i", "g"]
+    async with Verifier(settings(workers=1, kind=hostile).model_copy(update=budget)) as verifier:
+        verdicts = await verifier.judge_many([Answered("g", None, f"\\boxed{{{text}}}", "stop") for text in answers])
+        assert [(one.outcome, one.reason, one.extracted) for one in verdicts] == [
+            ("correct", f"by {hostile}", "g"),
+            ("timeout", named, hang),
+            ("incorrect", f"by {hostile}", "h"),
+            ("timeout", named, hang),
+            ("incorrect", f"by {hostile}", "i"),
+            ("correct", f"by {hostile}", "g"),
+        ]
+        assert (verifier.workers_started, verifier.workers_ended) == (3, 2)
+
+
+async def test_a_reply_is_given_once_each_and_in_order_when_a_worker_is_killed() -> None:
+    async with running(settings(workers=1)) as pool:
+        await pool.answer(check("2x", "x+x"))
+        [busy] = _workers()
+        busy.kill()
+        replies = await pool.answer([("judge", f"{n}x", None, None, f"\\boxed{{x+{n - 1}x}}", "stop") for n in (3, 4)])
+        assert [reply.verdict.extracted for reply in replies] == ["x+2x", "x+3x"]
+        assert pool.started == 2
+
+
+async def test_a_timeout_is_asked_again_and_a_grade_is_kept(hostile: str) -> None:
+    async with Verifier(settings(workers=1, cpu_s=0.3, kind=hostile)) as verifier:
         for _ in range(2):
-            assert (await verifier.check("y+3", BUSY)).outcome == "timeout"
+            assert (await verifier.check("g", SPIN)).outcome == "timeout"
         assert verifier.workers_ended == 2
         for _ in range(2):
-            assert (await verifier.check("2x", "x+x")).outcome == "correct"
-        assert verifier.grades_kept == 1
+            assert (await verifier.check("g", "h")).outcome == "incorrect"
+        assert (verifier.grades_kept, verifier.worker_requests) == (1, 3)
 
 
-async def test_running_out_of_memory_is_an_error_that_says_so() -> None:
-    async with running(WorkerPool(settings(workers=1, cpu_s=60, memory=256 * MIB))) as pool:
-        assert (await pool.check("2x", "x+x")).outcome == "correct"
-        starved = await pool.check("y+3", HUNGRY)
-        assert (starved.outcome, starved.reason) == ("error", "verifier ran out of memory (limit 256 MiB)")
-        assert (await pool.check("3x", "x+2x")).outcome == "correct"
+async def test_running_out_of_memory_is_an_error_that_says_so(hostile: str) -> None:
+    async with Verifier(settings(workers=1, cpu_s=60, memory=256 * MIB, kind=hostile)) as verifier:
+        verdicts = await verifier.judge_many(
+            [Answered("g", None, f"\\boxed{{{text}}}", "stop") for text in ("g", ALLOCATE, "g")]
+        )
+        assert [verdict.outcome for verdict in verdicts] == ["correct", "error", "correct"]
+        assert verdicts[1].reason == "verifier ran out of memory (limit 256 MiB)"
+        assert (verdicts[1].extracted, verdicts[1].how) == (ALLOCATE, "boxed")
+        assert (verifier.workers_started, verifier.workers_ended) == (2, 1)
+
+
+async def _asked(verifier: Verifier) -> None:
+    while not verifier.worker_requests:  # noqa: ASYNC110 - a few turns of the loop away
+        await asyncio.sleep(0)
 
 
 def _workers() -> list[psutil.Process]:
@@ -135,31 +189,30 @@ async def test_a_killed_forkserver_is_replaced() -> None:
 
 
 async def test_workers_are_recycled() -> None:
-    async with running(WorkerPool(settings(workers=1), recycle_after=3)) as pool:
+    async with running(settings(workers=1).model_copy(update={"recycle_after": 3})) as pool:
         for index in range(2, 9):
-            assert (await pool.check(f"{index}x", f"{index}x+x-x")).outcome == "correct"
+            [reply] = await pool.answer(check(f"{index}x", f"{index}x+x-x"))
+            assert reply.verdict.outcome == "correct"
         assert (pool.started, pool.ended) == (3, 2)
 
 
-async def test_a_cancelled_check_leaves_no_busy_worker() -> None:
-    async with Verifier(settings(workers=1, cpu_s=600, wall_s=600)) as verifier:
-        assert (await verifier.check("2x", "x+x")).outcome == "correct"
+async def test_a_cancelled_check_leaves_no_busy_worker(hostile: str) -> None:
+    async with Verifier(settings(workers=1, cpu_s=600, wall_s=600, kind=hostile)) as verifier:
         [busy] = _workers()
-        check = asyncio.create_task(verifier.check("y+3", BUSY))
-        await asyncio.sleep(0)
+        check = asyncio.create_task(verifier.check("g", SPIN))
+        await _asked(verifier)
         check.cancel()
         with pytest.raises(asyncio.CancelledError):
             await check
-        assert (await verifier.check("3x", "x+2x")).outcome == "correct"
+        assert (await verifier.check("g", "g")).outcome == "correct"
         assert not psutil.wait_procs([busy], timeout=20)[1]
 
 
-async def test_closing_leaves_no_process_even_in_the_middle_of_checks() -> None:
-    verifier = Verifier(settings(cpu_s=600, wall_s=600))
+async def test_closing_leaves_no_process_even_in_the_middle_of_checks(hostile: str) -> None:
+    verifier = Verifier(settings(cpu_s=600, wall_s=600, kind=hostile))
     async with verifier:
-        assert (await verifier.check("2x", "x+x")).outcome == "correct"
-        checks = [asyncio.create_task(verifier.check("y+3", f"{BUSY}+{index}")) for index in range(4)]
-        await asyncio.sleep(0)
+        checks = [asyncio.create_task(verifier.check(f"g{index}", SPIN)) for index in range(4)]
+        await _asked(verifier)
         left = psutil.Process().children(recursive=True)
     assert len(left) >= 2
     assert not psutil.wait_procs(left, timeout=20)[1]
