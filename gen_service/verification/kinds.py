@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from gen_service.verification.mathematics.notation import ROW_BREAK
 from gen_service.verification.plugin import Plugin
 
 _INLINE_CHARACTERS = 500
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LIBRARIES = ("sympy", "math-verify", "latex2sympy2_extended", "antlr4-python3-runtime")
 
 
@@ -34,11 +36,15 @@ def loaded(name: str, target: str | None, given: Mapping[str, object]) -> Kind:
 
 
 def identity(kind: Kind, settings: VerificationSettings, source: str = "") -> str:
-    """Name, version and a hash of all that decides a verdict: `math-2-1f0c9a7be2d4`. Budgets are not part of it."""
+    """Name, version and a hash of all that decides a verdict: `math-2-1f0c9a7be2d4`; fit to name a file.
+
+    Budgets are not part of it.
+    """
     libraries = {name: _version(name) for name in kind.libraries}
     parts = [kind.name, kind.version, extract.VERSION, settings.policy, settings.options, libraries, source]
     text = json.dumps(parts, sort_keys=True, default=str)
-    return f"{kind.name}-{kind.version}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+    name = _UNFIT.sub(".", kind.name)
+    return f"{name}-{kind.version}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
 def _math(given: Mapping[str, object]) -> Kind:

@@ -106,7 +106,7 @@ async def test_a_kind_object_says_what_it_wants(user_kinds: str) -> None:
     async with Verifier(settings(f"{user_kinds}:essay")) as verifier:
         verdict = await verifier.judge(Answered("an essay", None, text, "stop"))
         assert verdict == Verdict("correct", "compared", None, None, "text", "plugin", verdict.cpu_s, verifier.identity)
-        assert verifier.identity.startswith("user_kinds:essay-8-")
+        assert verifier.identity.startswith("user_kinds.essay-8-")
         outcomes = [(await verifier.judge(Answered("a", None, text, "length"))).outcome]
         outcomes += [one.outcome for one in await verifier.judge_many([Answered("a", None, " ", "stop")])]
         assert outcomes == ["truncated", "no_answer"]
