@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen_service.generation.intake import in_chunks
-from gen_service.jobs.judges import Verifier
 from gen_service.settings import VerificationSettings
 from gen_service.storage.answered_rows import AnsweredRow, Source, reading
 from gen_service.storage.seen import Seen
+from gen_service.verification.verify import Verifier
 
 
 @dataclass(frozen=True, slots=True)

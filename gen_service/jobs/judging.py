@@ -16,10 +16,10 @@ import numpy as np
 from gen_service.errors import StorageError
 from gen_service.generation.intake import in_chunks
 from gen_service.generation.pool import Stop
-from gen_service.jobs.judges import Answered
 from gen_service.records import Outcome, Verdict
 from gen_service.storage.answered_rows import AnsweredRow, Source, SourcePart, reading
 from gen_service.storage.verdict_writer import VerdictWriter
+from gen_service.verification.verify import Answered
 
 Result = TypeVar("Result")
 

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gen_service.generation.pool import Stop
-from gen_service.jobs.judges import Verifier
 from gen_service.jobs.judging import Choice, Judging, Reading, ReverifyProgress
 from gen_service.settings import VerificationSettings
 from gen_service.storage.answered_rows import Source
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.verdict_writer import VerdictWriter
+from gen_service.verification.verify import Verifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,28 +23,37 @@ from gen_service.storage.answered_files import open_source
 from gen_service.storage.destination import open_destination
 from gen_service.storage.verdicts import VerdictSet
 
-ROWS, PART = 450, 30
+ROWS, PART = 600, 30
 DONE, INTERRUPTED = 0, 130
+# A kind that notes each gold that it grades, and is slow enough for a run to be killed in its middle.
+KIND = """
+import time
 
-
-def symbolic_row(number: int) -> tuple[str, str]:
-    """A gold and a text whose comparison takes sympy some milliseconds; every third answer is wrong."""
-    shift = number + (number % 3 == 0)
-    return f"(x+{number})^2", f"so \\boxed{{x^2+{2 * shift}x+{shift * shift}}}"
+def grade(gold, answer, notes):
+    with open(notes, "a") as file:
+        file.write(gold + "\\n")
+    time.sleep(0.005)
+    return gold == answer
+"""
 
 
 @pytest.fixture
 def job(tmp_path: Path, stored_answer: Any, store_job: Any) -> Path:
-    golds = [symbolic_row(number) for number in range(ROWS)]
-    rows = [stored_answer(gold, text, Verdict("correct", "own")) for gold, text in golds]
+    """Every third answer is wrong, and all were called correct."""
+    (tmp_path / "noting.py").write_text(KIND)
+    answers = [(str(number), f"so \\boxed{{{number + (number % 3 == 0)}}}") for number in range(ROWS)]
+    rows = [stored_answer(gold, text, Verdict("correct", "own")) for gold, text in answers]
     return Path(asyncio.run(store_job(tmp_path, rows, PART)))
 
 
 @contextmanager
 def verifying(job: Path, words: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", "from gen_service.cli import main; main()", "verify", str(job), *flags]
+    """`gen-service verify` as a process with the kind above, two workers; killed at the end if it lives."""
+    kind = ["--kind", "noting:grade", "--option", f"notes={job.parent / 'notes'}", "--workers", "2"]
+    command = [sys.executable, "-c", "from gen_service.cli import main; main()", "verify", str(job), *kind, *flags]
+    streams: Any = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     with words.open("ab") as said:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(command, cwd=job.parent, stdout=said, **streams)
     try:
         yield child
     finally:
@@ -69,13 +78,21 @@ def all_rows(job: Path) -> list[tuple[str, int]]:
     return [(part.name, row.row) for part in open_source(str(job)).parts for rows in part.read(False) for row in rows]
 
 
+def graded(job: Path) -> list[int]:
+    """Since the last call: the rows that were graded, by their gold."""
+    notes = job.parent / "notes"
+    numbers = [int(line) for line in notes.read_text().split()]
+    notes.unlink()
+    return numbers
+
+
 def report_of(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
 def test_killed_again_and_again_each_row_still_has_one_verdict(job: Path, tmp_path: Path) -> None:
     words, place, report = tmp_path / "words.txt", tmp_path / "set", tmp_path / "report.json"
-    flags = ["--workers", "2", "--output", str(place), "--json", str(report)]
+    flags = ["--output", str(place), "--json", str(report)]
     before, seen = digests(job / "data"), 0
     kept: dict[str, str] = {}
     for kill in range(2):
@@ -84,6 +101,7 @@ def test_killed_again_and_again_each_row_still_has_one_verdict(job: Path, tmp_pa
             assert wait_until(lambda most=most: len(committed(job, place)) >= most, child, words), words.read_text()
             child.send_signal(signal.SIGKILL)
             assert exit_code(child) == -signal.SIGKILL
+        assert not set(graded(job)) & set(range(seen)), "a committed row was judged again"
         rows = committed(job, place)
         seen = len(rows)
         assert seen < ROWS, "the run ended before it could be killed"
@@ -98,7 +116,8 @@ def test_killed_again_and_again_each_row_still_has_one_verdict(job: Path, tmp_pa
         assert {path: now[path] for path in kept} == kept
     with verifying(job, words, *flags) as child:
         assert exit_code(child) == DONE, words.read_text()
-    assert report_of(report)["run"]["rows"] == ROWS - seen, "a committed row was judged again"
+    assert sorted(graded(job)) == list(range(seen, ROWS)), "a committed row was judged again, or one not at all"
+    assert report_of(report)["run"]["rows"] == ROWS - seen
     assert committed(job, place) == all_rows(job)
     assert len(digests(place)) == sum(len(one.parts) for one in VerdictSet(open_destination(str(place))).manifests)
     assert list(place.rglob("*.tmp")) == []
@@ -114,7 +133,7 @@ def test_killed_again_and_again_each_row_still_has_one_verdict(job: Path, tmp_pa
 
 def test_a_stopped_run_keeps_what_is_finished_and_the_same_command_continues(job: Path, tmp_path: Path) -> None:
     words, report = tmp_path / "words.txt", tmp_path / "report.json"
-    with verifying(job, words, "--workers", "1", "--json", str(report)) as child:
+    with verifying(job, words, "--json", str(report)) as child:
         assert wait_until(lambda: any((job / "verdicts").glob("*/manifest/000002.json")), child, words), (
             words.read_text()
         )
@@ -124,8 +143,9 @@ def test_a_stopped_run_keeps_what_is_finished_and_the_same_command_continues(job
     (place,) = (job / "verdicts").iterdir()
     assert (stopped["complete"], stopped["verifier"]) == (False, place.name)
     assert PART <= len(committed(job, place)) == stopped["run"]["rows"] == stopped["set"]["rows"] < ROWS
+    assert sorted(graded(job)) == list(range(stopped["run"]["rows"])), "finished work was not kept"
     with verifying(job, words, "--json", str(report)) as child:
         assert exit_code(child) == DONE, words.read_text()
-    assert report_of(report)["run"]["rows"] == ROWS - stopped["run"]["rows"]
+    assert sorted(graded(job)) == list(range(stopped["run"]["rows"], ROWS))
     outcomes = [row["verdict"] for row in traces.read_traces(str(job), ["verdict"], verdicts="latest")]
     assert outcomes == ["incorrect" if number % 3 == 0 else "correct" for number in range(ROWS)]
