@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import campaigns, client_cost, latency_share, memory, write_path
+from benchmarks import campaigns, client_cost, latency_share, memory, verification, write_path
 from benchmarks.figures import RESULTS, Figure, save, show
 
 
@@ -26,17 +26,20 @@ class Size:
     kills: int
     fault_samples: int
     repeats: int
+    verification: verification.Size
 
 
-SHORT = Size(2_000, 5_000, 2_000, 2_000, 20_000, 2_000, 1_500, 8, 2_000, repeats=3)
-FULL = Size(20_000, 10_000, 4_000, 10_000, 200_000, 8_000, 5_000, 20, 10_000, repeats=5)
+SHORT = Size(2_000, 5_000, 2_000, 2_000, 20_000, 2_000, 1_500, 8, 2_000, 3, verification.SHORT)
+FULL = Size(20_000, 10_000, 4_000, 10_000, 200_000, 8_000, 5_000, 20, 10_000, 5, verification.FULL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all; the exit code is 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--data", type=Path, help="real problems (JSONL or a folder) as prompts of client_cost")
+    parser.add_argument(
+        "--data", type=Path, help="real problems (JSONL or a folder): prompts of client_cost, mix of verification"
+    )
     options = parser.parse_args(argv)
     figures: list[Figure] = []
     for name, measure in _benchmarks(SHORT if options.short else FULL, options.data):
@@ -55,6 +58,7 @@ def _benchmarks(size: Size, data: Path | None) -> list[tuple[str, Callable[[], l
         ("latency_share", lambda: latency_share.measure(heavy, size.heavy_requests, size.repeats, with_batches=True)),
         ("memory", lambda: memory.measure(size.few, size.many)),
         ("write_path", lambda: write_path.measure(size.rows, size.repeats)),
+        ("verification", lambda: verification.measure(size.verification, data)),
         ("campaigns", lambda: campaigns.measure(size.kill_samples, size.kills, size.fault_samples)),
     ]
 

@@ -1,5 +1,5 @@
-"""A process that answers one JSON line at a time and dies past a CPU budget: `python -m benchmarks.verification_child
-TASK CPU_S`. TASK is `plain` (math-verify as its README shows) or `gold` (our `gold_problem`).
+"""math-verify as its README shows, in a process apart that answers one JSON line at a time and dies past a CPU budget:
+`python -m benchmarks.verification_child CPU_S`.
 
 `Child` is its other end: it starts the process, asks, and starts another when one died.
 """
@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, Self
 
 from benchmarks.verification_cases import bare
@@ -34,10 +33,10 @@ WARM_UP = (
 
 
 class Child:
-    """A running process for one task, replaced when it dies; use it as a context manager."""
+    """A running process, replaced when it dies; use it as a context manager."""
 
-    def __init__(self, task: str, cpu_s: float = CPU_S) -> None:
-        self._command = [sys.executable, "-m", __name__, task, str(cpu_s)]
+    def __init__(self, cpu_s: float = CPU_S) -> None:
+        self._command = [sys.executable, "-m", __name__, str(cpu_s)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -130,28 +129,16 @@ def _shown(parsed: list[Any]) -> str:
         return type(error).__name__
 
 
-def _gold_task() -> Callable[[dict[str, str]], dict[str, Any]]:
-    from gen_service.verification.grade import gold_problem
-
-    return lambda question: {"problem": gold_problem(question["gold"])}
-
-
-def _plain_task() -> Callable[[dict[str, str]], dict[str, Any]]:
-    plain = PlainMathVerify()
-    for gold, pred in WARM_UP:
-        plain.right(delimited(gold), pred)
-    return lambda question: plain.judge(question["gold"], question["pred"], question["level"])
-
-
 def main() -> None:
     """Answer until the input ends. The kernel ends the process past its CPU budget, inside C code too."""
-    task, cpu_s = sys.argv[1], float(sys.argv[2])
-    answer = {"plain": _plain_task, "gold": _gold_task}[task]()
+    cpu_s, plain = float(sys.argv[1]), PlainMathVerify()
+    for gold, pred in WARM_UP:
+        plain.right(delimited(gold), pred)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        result = answer(json.loads(line))
+        result = plain.judge(**json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         print(json.dumps(result), flush=True)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.verification_answers import Answers, respellings, spread
 from benchmarks.verification_problems import Problem, golds_of, kind_of, read_problems
-from benchmarks.verification_throughput import agreement, distinct_mix, sampled_mix
+from benchmarks.verification_throughput import agreement, distinct_mix, sampled_mix, warm_up_mix
 from gen_service.verification.extract import extract
 
 SMALL = read_problems(None).problems
@@ -124,6 +124,13 @@ def test_samples_repeat_answers_but_not_prompts() -> None:
     items = sampled_mix(SMALL, 160, 8)
     assert len(items) == 160
     assert len({(item.gold, item.answer) for item in items}) < 120
+
+
+def test_no_gold_of_the_warm_up_is_measured() -> None:
+    items = distinct_mix(SMALL, 200)
+    before = warm_up_mix(SMALL, items)
+    assert before
+    assert not {item.gold for item in before} & {item.gold for item in items}
 
 
 def test_a_choice_takes_as_many_from_each_set_as_there_are() -> None:
