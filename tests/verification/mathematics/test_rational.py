@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from gen_service.verification.grade import fast
 from gen_service.verification.mathematics.notation import normalised
-from gen_service.verification.mathematics.rational import rational
+from gen_service.verification.mathematics.rational import SIGNIFICANT_DIGITS, Rational, rational, same_number
 
 INTEGERS = st.integers(min_value=-(10**12), max_value=10**12)
 POSITIVE = st.integers(min_value=1, max_value=10**6)
@@ -67,8 +69,90 @@ ANYTHING = st.one_of(
 
 @given(ANYTHING, ANYTHING)
 def test_fast_path_is_symmetric(first: str, second: str) -> None:
-    one, other = fast(first, second), fast(second, first)
-    assert (one and (one.outcome, one.path)) == (other and (other.outcome, other.path))
+    right = [
+        decided is not None and decided.outcome == "correct" for decided in (fast(first, second), fast(second, first))
+    ]
+    assert right[0] == right[1]
+
+
+DIGITS = st.text("0123456789", min_size=1, max_size=9)
+DECIMALS = st.one_of(
+    DIGITS, st.tuples(DIGITS, DIGITS).map(".".join), st.tuples(POSITIVE, POSITIVE).map("%d/%d".__mod__)
+)
+
+
+def _read(text: str) -> Rational:
+    read = rational(text)
+    assert read is not None
+    return read
+
+
+@given(DECIMALS, DECIMALS)
+def test_whether_two_numbers_are_the_same_does_not_depend_on_their_order(first: str, second: str) -> None:
+    one, other = _read(first), _read(second)
+    assert same_number(one, other) == same_number(other, one)
+    assert same_number(one, one)
+
+
+@given(INTEGERS, INTEGERS)
+def test_different_integers_are_never_the_same(first: int, second: int) -> None:
+    assert same_number(_read(str(first)), _read(str(second))) == (first == second)
+
+
+@given(st.integers(0, 10**9), st.integers(-2, 2), st.integers(1, 9))
+def test_decimals_of_as_many_places_are_the_same_only_when_equal(value: int, apart: int, places: int) -> None:
+    texts = [f"{number // 10**places}.{number % 10**places:0{places}d}" for number in (value, max(value + apart, 0))]
+    assert same_number(_read(texts[0]), _read(texts[1])) == (value == max(value + apart, 0))
+
+
+@given(st.integers(1, 10**6), st.integers(-3, 3), st.integers(1, 12))
+def test_an_integer_is_never_the_same_as_a_decimal_beside_it(value: int, apart: int, places: int) -> None:
+    decimal = Rational(Fraction(value) + Fraction(apart, 10**places), Fraction(1, 10**places))
+    assert same_number(Rational(Fraction(value)), decimal) == (apart == 0)
+
+
+@given(POSITIVE, POSITIVE, st.integers(1, 12), st.sampled_from([math.floor, round, math.ceil]))
+def test_a_rounded_decimal_stands_for_a_fraction_from_six_significant_digits_on(
+    top: int, bottom: int, places: int, rounded: Callable[[Fraction], int]
+) -> None:
+    value = Fraction(top, bottom)
+    digits = rounded(value * 10**places)
+    decimal = Rational(Fraction(digits, 10**places), Fraction(1, 10**places))
+    expected = digits >= 10 ** (SIGNIFICANT_DIGITS - 1) or decimal.value == value
+    assert same_number(decimal, Rational(value)) == expected
+
+
+@given(POSITIVE, POSITIVE, st.integers(1, 12), st.sampled_from([-1, 2]))
+def test_a_decimal_two_units_off_stands_for_nothing(top: int, bottom: int, places: int, units: int) -> None:
+    value = Fraction(top, bottom)
+    digits = math.floor(value * 10**places) + units
+    decimal = Rational(Fraction(digits, 10**places), Fraction(1, 10**places))
+    assert same_number(decimal, Rational(value)) == (decimal.value == value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("0.333333", "1/3", True),
+        ("0.333334", "1/3", True),  # one unit in the last place
+        ("0.333335", "1/3", False),
+        ("0.33333", "1/3", False),
+        ("0.666666", "2/3", True),
+        ("0.666667", "2/3", True),
+        ("0.999999", "1", False),
+        ("1.000001", "1", False),
+        ("123456.7", "123456.71", True),
+        ("12345.7", "12345.71", True),
+        ("1234.7", "1234.71", False),
+        ("0.0000123456", "0.00001234561", True),
+        ("0.000012", "0.0000121", False),
+        ("3.140", "3.14", True),
+        ("3.14", "22/7", False),
+        ("100000", "100000.4", False),
+    ],
+)
+def test_decimals_and_what_they_stand_for(first: str, second: str, same: bool) -> None:
+    assert same_number(_read(first), _read(second)) is same
 
 
 @given(ANYTHING)
