@@ -46,8 +46,8 @@ def kind(given: Mapping[str, object]) -> Kind:
         SpecError: an option is unknown or wrong.
     """
     options.refuse_unknown("numeric", given, ("relative_tolerance", "absolute_tolerance", "ignore_units"))
-    relative = Fraction(options.tolerance(given, "relative_tolerance", RELATIVE_TOLERANCE))
-    absolute = Fraction(options.tolerance(given, "absolute_tolerance", ABSOLUTE_TOLERANCE))
+    relative = Fraction(repr(options.tolerance(given, "relative_tolerance", RELATIVE_TOLERANCE)))
+    absolute = Fraction(repr(options.tolerance(given, "absolute_tolerance", ABSOLUTE_TOLERANCE)))
     ignore_units = options.flag(given, "ignore_units", False)
 
     def gold_problem(gold: str) -> str | None:

@@ -20,8 +20,8 @@ from gen_service.verification.steps import Reading, read
 from gen_service.verification.workers import KindUnusable, WorkerPool
 
 _INLINE_CHARACTERS = 8_000
-_BATCH = 64
-_BATCH_CHARACTERS = 1_000_000
+_BATCH = 32
+_BATCH_CHARACTERS = 256_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Verifier:
         return reasoning, answered.content, answered.finish_reason
 
     def _batches(self, answered: Sequence[Answered]) -> Iterator[range]:
-        """Places of at most 64 answers and about a million characters; small input still reaches every worker."""
+        """Places of at most 32 answers and about 256,000 characters; small input still reaches every worker."""
         most = max(1, min(_BATCH, -(-len(answered) // self._settings.workers)))
         start = characters = 0
         for index, one in enumerate(answered):
