@@ -129,12 +129,12 @@ class _Parts:
 
 async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_notice: Notice) -> _Parts:
     """Open the job's folder and what needs no server. The prompts are read anew by each call of `prompts`."""
+    verifier = await stack.enter_async_context(Verifier(spec.verification))  # first: a wrong kind makes no folder
     sampling = json.dumps(spec.sampling.model_dump(mode="json"), sort_keys=True)
     folder = await stack.enter_async_context(
         open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
     )
     progress.already = folder.published.rows
-    verifier = await stack.enter_async_context(Verifier(spec.verification))
     temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gen-service-")))
     readings = itertools.count()
 

@@ -81,6 +81,27 @@ async def test_a_stopped_job_goes_on_and_may_grow(tmp_path: Path) -> None:
     assert audit(grown).sound
 
 
+async def test_a_job_goes_on_under_another_verifier_and_rows_say_which_judged(tmp_path: Path) -> None:
+    async with SimulatedServer(SimulationSettings(script=Script(p_right=1.0))) as server:
+        prompts = write_prompts(tmp_path, 6)
+        await generate(job(tmp_path, prompts, server.url))
+        report = await generate(job(tmp_path, prompts, server.url, samples=3, verification={"kind": "numeric"}))
+        rows = list(read_traces(location(job(tmp_path, prompts, server.url))))
+    assert (report.complete, len(rows), len({row["sample_id"] for row in rows})) == (True, 18, 18)
+    kinds = [(row["sample_index"], row["verifier"].split("-")[0], row["verdict"]) for row in rows]
+    assert sorted(kinds) == [
+        (index, kind, "correct") for index, kind in [(0, "math"), (1, "math"), (2, "numeric")] for _ in range(6)
+    ]
+    assert audit(job(tmp_path, prompts, server.url, samples=3)).sound
+
+
+async def test_a_kind_that_is_not_there_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path, 2)
+    with pytest.raises(SpecError, match=r"verification.kind: got 'maths'; expected one of math, exact"):
+        await generate(job(tmp_path, prompts, "http://127.0.0.1:9", verification={"kind": "maths"}))
+    assert not (tmp_path / "out").exists()
+
+
 async def test_the_same_name_with_another_sampling_is_refused(tmp_path: Path) -> None:
     async with SimulatedServer() as server:
         prompts = write_prompts(tmp_path, 2)
