@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gen_service.verification.extract import extract
-from gen_service.verification.grade import grade
+from gen_service.verification.grade import fast, gold_problem, grade
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 KNOWN_MISSES = 2
@@ -34,6 +34,78 @@ def test_labelled_cases() -> None:
 
 def test_labels_cover_every_outcome_of_a_grade() -> None:
     assert Counter(case["outcome"] for case in CASES).keys() >= {"correct", "incorrect", "unparsable", "ungradable"}
+
+
+def _graded(case: dict[str, str]) -> str:
+    """The outcome for a labelled case: of the answer in the text; else, at the level of answers, of the whole text."""
+    answer = extract(None, case["pred"], "stop").answer
+    if answer is None and case["level"] == "answer":
+        answer = case["pred"].strip().strip("$").strip()
+    return "no_answer" if answer is None else grade(case["gold"].strip().strip("$"), answer).outcome
+
+
+@pytest.mark.parametrize("name", ["development", "held_out", "held_out_2"])
+def test_accuracy_on_labelled_pairs(name: str) -> None:
+    lines = (Path(__file__).parent / "cases" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(line) for line in lines]
+    outcomes = [(case, _graded(case)) for case in cases]
+    misses = [(case, found) for case, found in outcomes if (found == "correct") != bool(case["expected"])]
+    different = sum(not case["expected"] for case in cases)
+    falsely_right = [case for case, found in misses if found == "correct"]
+    shown = "\n".join(f"{case['gold']!r} beside {case['pred']!r}: {found}" for case, found in misses)
+    assert len(misses) <= 0.03 * len(cases), shown
+    assert len(falsely_right) <= 0.02 * different, shown
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "outcome", "path"),
+    [
+        ("17", "17", "correct", "number"),
+        ("17", "18", "incorrect", "number"),
+        (r"\frac12", "0.5", "correct", "number"),
+        ("x+1", "$x + 1$", "correct", "text"),
+        ("(1,2)", r"\left(1, 2.0\right)", "correct", "structure"),
+        ("(1,2)", "(1,3)", "incorrect", "structure"),
+        ("x+1", "1+x", "correct", "symbolic"),
+        ("x+1", "x+2", "incorrect", "symbolic"),
+        ("", "1", "ungradable", "none"),
+        ("$$", "1", "ungradable", "none"),
+        ("1", "", "unparsable", "none"),
+        ("x", "", "unparsable", "none"),
+        (r"\frac{1}{0}", "1", "ungradable", "none"),
+        ("2^{2^{2^{2}}}", "1", "ungradable", "none"),
+        ("x", "2^{2^{2^{2}}}", "unparsable", "none"),
+        ("x", "x+" * 1500 + "1", "unparsable", "none"),
+    ],
+)
+def test_what_decided(gold: str, answer: str, outcome: str, path: str) -> None:
+    found = grade(gold, answer)
+    assert (found.outcome, found.path) == (outcome, path)
+    assert found.reason
+
+
+@pytest.mark.parametrize(("gold", "named"), [("", "empty"), ("!?", "empty"), ("(1", "parsed"), ("9" * 401, "refused")])
+def test_says_what_is_wrong_with_a_gold(gold: str, named: str) -> None:
+    problem = gold_problem(gold)
+    assert problem is not None
+    assert named in problem
+    assert grade(gold, "1").outcome == "ungradable"
+
+
+@pytest.mark.parametrize(
+    "gold", ["5", "x+1", r"\{\}", r"\text{even}", "(B)", r"x\in\mathbb{R}", "['1/2', '0.5']", "k=5"]
+)
+def test_finds_nothing_wrong_with_a_gold(gold: str) -> None:
+    assert gold_problem(gold) is None
+    assert grade(gold, gold).outcome == "correct"
+
+
+def test_fast_leaves_large_answers_to_a_worker() -> None:
+    many = ",".join(map(str, range(60)))
+    backwards = ",".join(map(str, reversed(range(60))))
+    assert fast(many, backwards) is None
+    assert grade(many, backwards).outcome == "correct"
+    assert fast("(" * 100 + "1" + ")" * 100, "1") is None
 
 
 @pytest.mark.parametrize(
