@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Size:
     check_s: float
 
 
-SHORT = Size(150, 200, 1, (), 300, 1_500, 0.005)
+SHORT = Size(100, 200, 1, (), 200, 800, 0.004)
 FULL = Size(None, 1_400, 3, (4, 8), 1_000, 6_000, 0.02)
 
 
@@ -67,12 +68,15 @@ def committed() -> list[Path]:
 
 def judge_files(files: Sequence[Path], at_most: int | None = None) -> list[Judged]:
     """Both sides on every case of every file, or on `at_most` of each, evenly spread: ours first, then math-verify."""
-    judged = []
-    for path in files:
-        cases = evenly(read_cases(path), at_most)
-        ours = asyncio.run(judged_in_turn(cases, VerificationSettings()))
-        judged.append(Judged(path.stem, cases, ours, judged_by_math_verify(cases)))
-    return judged
+    chosen = [evenly(read_cases(path), at_most) for path in files]
+    cases = [case for some in chosen for case in some]
+    ours = asyncio.run(judged_in_turn(cases, VerificationSettings()))
+    plain = judged_by_math_verify(cases)
+    ends = list(itertools.accumulate(map(len, chosen), initial=0))
+    return [
+        Judged(path.stem, cases[start:end], ours[start:end], plain[start:end])
+        for path, start, end in zip(files, ends, ends[1:], strict=False)
+    ]
 
 
 def figures_of(files: Sequence[Judged]) -> list[Figure]:
