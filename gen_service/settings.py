@@ -137,6 +137,7 @@ class VerificationSettings(Section):
     `kind` is `math`, `exact`, `multiple_choice`, `numeric`, an installed plug-in's name, or `module:function` for a
     callable of your own; `options` are the kind's. `policy` is where an answer may be found: `strict` for rewards and
     published verdicts, `lenient` for the evaluation of weak models. A worker leaves after `recycle_after` checks.
+    `cpu_s` and `wall_s` are for the gold by itself, and then again for the answer.
     """
 
     enabled: bool = True
