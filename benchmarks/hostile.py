@@ -211,7 +211,7 @@ def show(run: HostileRun, settings: VerificationSettings, marker: Path) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, print, and exit with 1 if a promise is broken."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{NAME}", description=__doc__)
-    parser.add_argument("--cpu-s", type=float, default=2.0, help="CPU seconds that a gold, and then its answer, may use")
+    parser.add_argument("--cpu-s", type=float, default=2.0, help="CPU seconds of a gold, and then of its answer")
     parser.add_argument("--wall-s", type=float, default=30.0, help="seconds that one check may take")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)

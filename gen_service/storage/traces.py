@@ -63,6 +63,9 @@ def read_table(path: str, columns: Sequence[str] | None = None, verdicts: str | 
 def part_files(path: str) -> list[str]:
     """The absolute paths or URLs of the published files, for `datasets.load_dataset("parquet", data_files=...)`.
 
+    A job that went on after an upgrade has files of two versions, with different columns; `load_dataset` of the job
+    folder itself reads those along, by the columns that the card names.
+
     Raises:
         SpecError: there is no job at `path`.
     """
