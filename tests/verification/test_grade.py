@@ -12,9 +12,11 @@ import pytest
 
 from gen_service.verification.extract import extract
 from gen_service.verification.grade import fast, gold_problem, grade
+from gen_service.verification.mathematics.notation import ROW_BREAK, normalised
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 KNOWN_MISSES = 2
+LABELLED = ["development", "held_out", "held_out_2"]
 
 
 def _outcome(gold: str, content: str) -> str:
@@ -44,10 +46,25 @@ def _graded(case: dict[str, str]) -> str:
     return "no_answer" if answer is None else grade(case["gold"].strip().strip("$"), answer).outcome
 
 
-@pytest.mark.parametrize("name", ["development", "held_out", "held_out_2"])
-def test_accuracy_on_labelled_pairs(name: str) -> None:
+def _cases(name: str) -> list[dict[str, str]]:
     lines = (Path(__file__).parent / "cases" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    cases = [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labelled_answers_keep_the_laws(name: str) -> None:
+    pairs = [(case["gold"].strip().strip("$"), case["pred"]) for case in _cases(name) if case["level"] == "answer"]
+    for gold, answer in pairs:
+        sides = [decided and decided.outcome == "correct" for decided in (fast(gold, answer), fast(answer, gold))]
+        assert bool(sides[0]) == bool(sides[1]), (gold, answer)
+        once = normalised(gold)
+        assert normalised(once.replace(ROW_BREAK, r"\\")) == once, gold
+        assert extract(None, rf"Thus $\boxed{{{gold}}}$.", "stop").answer == gold.strip()
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_accuracy_on_labelled_pairs(name: str) -> None:
+    cases = _cases(name)
     outcomes = [(case, _graded(case)) for case in cases]
     misses = [(case, found) for case, found in outcomes if (found == "correct") != bool(case["expected"])]
     different = sum(not case["expected"] for case in cases)
