@@ -8,6 +8,7 @@ the expressions that are left. Both give the same verdict where `fast` gives one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gen_service.records import Outcome, Path
 from gen_service.verification.guard import refusal
@@ -104,6 +105,7 @@ def gold_problem(gold: str) -> str | None:
     return None if None in problems else problems[0]
 
 
+@lru_cache(maxsize=256)
 def _problem(gold: str) -> str | None:
     if not _says_something(gold):
         return "the gold is empty"

@@ -94,7 +94,7 @@ _SAME_COMMAND = {
     **dict.fromkeys(("reals", "R", "Reals"), r"\mathbb{R}"),
     **dict.fromkeys(("mid", "lvert", "rvert", "vert"), "|"),
     **dict.fromkeys(("textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mbox", "hbox", "emph"), r"\text"),
-    **{"varnothing": r"\emptyset", "infin": r"\infty", "neq": r"\ne", "vee": r"\lor", "wedge": r"\land"},
+    **{"varnothing": r"\emptyset", "infin": r"\infty", "neq": r"\ne", "odot": "o", "vee": r"\lor", "wedge": r"\land"},
     **{"varphi": r"\phi", "varepsilon": r"\epsilon", "vartheta": r"\theta", "imath": "i", "jmath": "j"},
     **{"lg": r"\log_{10}", "tg": r"\tan", "ctg": r"\cot", "arctg": r"\arctan"},
     **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "ast": "*"},
@@ -156,7 +156,7 @@ def normalised(text: str) -> str:
     Spacing, `\\left`, dollar signs, bold type and full stops at the end are gone. A space between two letters or digits
     stays, so that `1 2` and `12` differ. `\\text{}` stays around words. Line breaks of a matrix become `ROW_BREAK`.
     """
-    text = _INVISIBLE.sub("", text.replace(ROW_BREAK, "")).strip()
+    text = _INVISIBLE.sub("", text).strip()
     if not text.isascii():
         text = _from_unicode(text)
     text = _without_marks(text)
@@ -189,7 +189,7 @@ def _without_marks(text: str) -> str:
     """Without Markdown's bold marks and the full stops around an answer."""
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2].strip()
-    while text.endswith(".") and not text.endswith(".."):
+    while text.endswith((".", ",", ";")) and not text.endswith("..") and not text.endswith(("\\,", "\\;")):
         text = text[:-1].rstrip()
     return text
 
