@@ -11,12 +11,30 @@ FOLDER = Path(__file__).parent / "cases"
 NAMES = ("development", "held_out", "held_out_2")
 FIELDS = {"gold": str, "pred": str, "expected": int, "kind": str, "level": str, "origin": str}
 KINDS = {
-    "number", "fraction", "symbolic", "percent", "equation", "inequality",
-    "interval/pair", "list/set", "matrix", "mcq", "text/unit/base",
+    "number",
+    "fraction",
+    "symbolic",
+    "percent",
+    "equation",
+    "inequality",
+    "interval/pair",
+    "list/set",
+    "matrix",
+    "mcq",
+    "text/unit/base",
 }
 GROUPS = {
-    "number", "symbolic", "radical/trig", "equation", "interval/ineq", "set/tuple", "set/interval",
-    "matrix/const/approx", "unit/text/percent", "unit/text/hack", "extract",
+    "number",
+    "symbolic",
+    "radical/trig",
+    "equation",
+    "interval/ineq",
+    "set/tuple",
+    "set/interval",
+    "matrix/const/approx",
+    "unit/text/percent",
+    "unit/text/hack",
+    "extract",
 }
 REPORT = re.compile(r"[\w.-]+/[\w.-]+#\d+")
 

@@ -185,3 +185,58 @@ def test_numbers_and_imports_need_no_sympy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (r"A", r"(A), (B)", False),
+        (r"(A)", r"(A) or (B)", False),
+        (r"A", r"(A)(B)", False),
+        (r"A", r"A: B", False),
+        (r"(A)", r"(A) not (B)", False),
+        (r"A", r"(A)-(B)", False),
+        (r"A,C", r"(A),(C)", True),
+        (r"(A),(B)", r"(B),(A)", True),
+        (r"(0,0)", r"no solution", False),
+        (r"(1,1)", r"\emptyset", False),
+        (r"(x,y)=(0,0)", r"none", False),
+        (r"5", r"5 million", False),
+        (r"5", r"5\text{ hundred}", False),
+        (r"5", r"5 dozen", False),
+        (r"5", r"5 halves", False),
+        (r"5", r"5 squared", False),
+        (r"5", r"5 minus one", False),
+        (r"5", r"5\text{ x}", False),
+        (r"5000000", r"5\text{ million}", True),
+        (r"3\text{ million dollars}", r"\$3,000,000", True),
+        (r"5", r"x=6=5", False),
+        (r"x^2", r"y=x^3=x^2", False),
+        (r"[\sqrt2,\infty)\cup[\sqrt2,\infty)", r"(2,4)\cup[\sqrt2,\infty)", True),
+        (r"[\sqrt2,\infty)\cup[1,\infty)", r"[1,\infty)\cup\{\sqrt2\}", True),
+        (r"x<3,x>\sqrt2", r"(\sqrt2,3)", True),
+        (r"\{\frac12,0.5\}", r"\{\frac12\}", True),
+        (r"\{1,\sqrt4,2\}", r"\{1,2\}", True),
+        (r"0<x<1\text{ or }x>5", r"x>0\text{ and }x<1\text{ or }x>5", True),
+        (r"\mathbb R\setminus\{0\}", r"\mathbb{R}\setminus\{0\}", True),
+        (r"k\pi, k\in\mathbb Z", r"n\pi,\ n\in\mathbb{Z}", True),
+        (r"\sqrt{ab}", r"\sqrt a\sqrt b", True),
+        (r"0.2", r"$0.2.$", True),
+        (r"2 1/2", r"2 \,1/2", True),
+        (r"1:2", r"0.5:1", True),
+        (r"\sqrt2:2", r"1:\sqrt2", True),
+        (r"(1,\,234)", r"(1,234)", True),
+        (r"(1,\,234)", r"1234", False),
+        (r"\text{Alice and Bob}", r"Bob and Alice", True),
+        (r"f(n)=n+1", r"f(x)=x+1", True),
+        (r"f(n)=n+1", r"f(x)=x+2", False),
+        (r"4", r"2+2=x", True),
+        (r"4", r"4=x", True),
+        (r"x=2", r"x=3", False),
+        (r"e", r"(E)", False),
+        (r"-3\text{ million}", r"-3000000", True),
+    ],
+)
+def test_what_graders_are_fooled_by(first: str, second: str, same: bool) -> None:
+    assert (grade(first, second).outcome == "correct") is same
+    assert (grade(second, first).outcome == "correct") is same

@@ -74,7 +74,7 @@ def _same_choice(gold: Shape, answer: Shape, values: Values) -> bool | None:
     if not isinstance(choice, Choice):
         return False
     if isinstance(other, Value | Words) and len(other.text) == 1 and other.text.isalpha():
-        return other.text.upper() == choice.letter
+        return other.text.upper() == choice.letter and (isinstance(other, Words) or other.text not in "ei")
     return False if choice.content is None else same(choice.content, other, values)
 
 
@@ -82,13 +82,19 @@ def _same_words(gold: Shape, answer: Shape, values: Values) -> bool | None:
     meant = [_MEANINGS.get(one.text, one) if isinstance(one, Words) else one for one in (gold, answer)]
     if meant != [gold, answer]:
         return same(meant[0], meant[1], values)
-    texts = [one.text.casefold() for one in (gold, answer) if isinstance(one, Words | Value)]
+    texts = [one.text.casefold() for one in map(_as_words, (gold, answer)) if isinstance(one, Words | Value)]
     if len(texts) == 2:
         return _squeezed(texts[0]) == _squeezed(texts[1]) or _members(texts[0]) == _members(texts[1])
     for one, other in ((gold, answer), (answer, gold)):
         if isinstance(one, Relation) and isinstance(other, Words) and isinstance(one.sides[-1], Words):
             return same(one.sides[-1], other, values)
     return False
+
+
+def _as_words(shape: Shape) -> Shape:
+    if isinstance(shape, Group) and not shape.brackets and all(isinstance(item, Words) for item in shape.items):
+        return Words(" and ".join(item.text for item in shape.items if isinstance(item, Words)))
+    return shape
 
 
 def _squeezed(words: str) -> str:
@@ -124,9 +130,17 @@ def _same_structure(gold: Shape, answer: Shape, values: Values) -> bool | None:
 
 
 def _same_real_set(gold: Shape, answer: Shape, values: Values) -> bool | None:
+    if _is_point(gold) or _is_point(answer):
+        return False
     first, second = real_set(gold, values), real_set(answer, values)
     if first is not None and second is not None:
         return same_set(first, second)
+    verdict = _same_as_written(gold, answer, values)
+    return verdict if verdict or values.complete or not (_may_be_set(gold) and _may_be_set(answer)) else None
+
+
+def _same_as_written(gold: Shape, answer: Shape, values: Values) -> bool | None:
+    """Two sets whose ends are not known as numbers, part by part."""
     again = partial(same, values=values)
     match gold, answer:
         case SetOperation(), SetOperation() if gold.operator == answer.operator:
@@ -144,6 +158,11 @@ def _same_real_set(gold: Shape, answer: Shape, values: Values) -> bool | None:
             return values.same(gold.text, answer.text)
         case _:
             return None if _may_be_set(gold) and _may_be_set(answer) else False
+
+
+def _is_point(shape: Shape) -> bool:
+    """Whether it is `(0,0)`: a point of the plane, where an interval would be empty."""
+    return isinstance(shape, Group) and shape.brackets == "()" and len(shape.items) == 2 and len(set(shape.items)) == 1
 
 
 def _may_be_set(shape: Shape) -> bool:

@@ -6,8 +6,8 @@ import re
 from typing import TypeGuard
 
 from gen_service.verification.mathematics.rational import rational
-from gen_service.verification.mathematics.shapes import Group, Relation, Shape, Value, Words
-from gen_service.verification.mathematics.three_valued import Same, in_order
+from gen_service.verification.mathematics.shapes import Family, Group, Relation, Shape, Value, Words
+from gen_service.verification.mathematics.three_valued import Same, all_of, in_order
 from gen_service.verification.mathematics.values import Values
 
 _GREEK = (
@@ -24,6 +24,7 @@ _ANY_LETTER = re.compile(r"[a-zA-Z]")
 _LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
 _DERIVATIVE = re.compile(r"\\frac\{d([a-z])\}\{d[a-z]\}")
 _RESTATED = re.compile(r"[a-zA-Z](?:[+\-]?[a-zA-Z])+|\|[^|]*\||[a-zA-Z]\+[0-9]?[a-zA-Z].*")
+_FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
 _CALLED = re.compile(r"[a-zA-Z]\([a-zA-Z]\)|y")
 _MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
@@ -44,7 +45,13 @@ def same_equation(gold: Shape, answer: Shape, values: Values, same: Same) -> boo
     value = _assigned(equation, values) or _restated(other, equation)
     if value is None:
         return _not_equal(equation, values)
-    return same(value, other) if equation is gold else same(other, value)
+    return all_of((_holds(equation, same), same(value, other) if equation is gold else same(other, value)))
+
+
+def _holds(equation: Relation, same: Same) -> bool | None:
+    """Whether the sides between the first and the last of a chain that are no names are the same as the last."""
+    between = [side for side in equation.sides[1:-1] if not (isinstance(side, Value) and NAME.fullmatch(side.text))]
+    return all_of(same(side, equation.sides[-1]) for side in between)
 
 
 def same_relations(gold: Relation, answer: Relation, values: Values, same: Same) -> bool | None:
@@ -66,9 +73,11 @@ def same_relations(gold: Relation, answer: Relation, values: Values, same: Same)
 def _same_equations(gold: Relation, answer: Relation, values: Values, same: Same) -> bool | None:
     given = _assigned(gold, values), _assigned(answer, values)
     if given[0] is not None and given[1] is not None:
+        if (renamed := _same_function(gold, answer)) is not None:
+            return same(*renamed)
         if _same_names(gold.sides[0], answer.sides[0]):
-            verdict = same(given[0], given[1])
-            if verdict is not False or len(gold.sides) > 2 or len(answer.sides) > 2:
+            verdict = all_of((same(given[0], given[1]), _holds(gold, same), _holds(answer, same)))
+            if verdict is not False or len(gold.sides) > 2 or len(answer.sides) > 2 or _is_number(given[0], values):
                 return verdict
         elif not all(isinstance(side, Value) for side in (*gold.sides, *answer.sides)):
             return False
@@ -76,6 +85,20 @@ def _same_equations(gold: Relation, answer: Relation, values: Values, same: Same
     if one is not None and other is not None:
         return values.same_equation(one, other)
     return in_order(gold.sides, answer.sides, same)
+
+
+def _is_number(shape: Shape, values: Values) -> bool:
+    return isinstance(shape, Value) and values.number(shape.text) is not None
+
+
+def _same_function(gold: Relation, answer: Relation) -> tuple[Family, Family] | None:
+    """The values of one function of two differently named letters: `f(n)=n+1` and `f(x)=x+1`."""
+    names = [
+        _FUNCTION.fullmatch(one.sides[0].text) if isinstance(one.sides[0], Value) else None for one in (gold, answer)
+    ]
+    if names[0] is None or names[1] is None or names[0][1] != names[1][1] or names[0][2] == names[1][2]:
+        return None
+    return Family(gold.sides[-1], names[0][2], ""), Family(answer.sides[-1], names[1][2], "")
 
 
 def _two_values(equation: Relation) -> tuple[str, str] | None:
@@ -102,6 +125,8 @@ def _assigned(equation: Relation, values: Values) -> Shape | None:
         return value
     if isinstance(name, Group) and all(isinstance(item, Value) and NAME.fullmatch(item.text) for item in name.items):
         return value
+    if isinstance(value, Value) and isinstance(name, Value) and NAME.fullmatch(value.text):
+        return name  # `4 = x`
     if not (isinstance(value, Value) and isinstance(name, Value)) or values.number(value.text) is None:
         return None
     return value if values.same(name.text, value.text) else None

@@ -36,6 +36,9 @@ _UNEVALUATED = (
 )
 _DIFFERENTIALS = re.compile(r"\\int|\\frac\{d|\\partial")
 _INLINE_FRACTION = re.compile(r"(?<![0-9a-zA-Z})!.])([0-9]+)/([0-9]+)(?=[a-zA-Z\\(])")
+# Letters that the grammar takes for a constant or a function even where they have an index or stand before a bracket.
+_PLAIN_LETTERS = {r"\gamma": r"\gamma_{g}", "E": r"\Upsilon", "I": r"\iota"}
+_SPECIAL = re.compile(r"\\gamma(?![a-zA-Z_])|(?<![a-zA-Z\\])[EI](?=_)")
 _MIN_OF_SET = re.compile(r"\\(min|max)\\\{(.*)\\\}$")
 _LONG_DECIMAL = re.compile(r"[0-9]*\.[0-9]+")
 
@@ -135,6 +138,7 @@ def decimals(text: str) -> int:
 def _exact(text: str) -> str:
     """For the grammar: fractions for decimals and for `3/4` before a letter, and a `d` that is no differential."""
     text = _INLINE_FRACTION.sub(r"\\frac{\1}{\2}", _DECIMAL.sub(_fraction, text).replace(ROW_BREAK, r"\\"))
+    text = _SPECIAL.sub(lambda found: _PLAIN_LETTERS[found.group()], text)
     text = _MIN_OF_SET.sub(r"\\\1(\2)", text)
     if "d" in text and not _DIFFERENTIALS.search(text):
         text = TOKEN.sub(lambda found: r"\delta_{d}" if found.group() == "d" else found.group(), text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gen_service.verification.mathematics.equations import is_equation
 from gen_service.verification.mathematics.rational import rational
 from gen_service.verification.mathematics.shapes import Group, Matrix, Shape, Value
-from gen_service.verification.mathematics.three_valued import Same, all_of, in_any_order, in_order
+from gen_service.verification.mathematics.three_valued import Same, all_of, in_any_order, in_order, same_members
 from gen_service.verification.mathematics.values import Values
 
 _ORDERED = frozenset(("()", "[]", "<>"))
@@ -23,8 +23,7 @@ def same_groups(gold: Group, answer: Group, same: Same) -> bool | None:
     if kinds <= {"", "{}"}:
         if _gives_to_names(gold.items) != _gives_to_names(answer.items) and len(gold.items) > 1:
             return in_order(gold.items, answer.items, same)
-        items = [tuple(dict.fromkeys(one.items)) if "{}" in kinds else one.items for one in (gold, answer)]
-        return in_any_order(items[0], items[1], same)
+        return (same_members if "{}" in kinds else in_any_order)(gold.items, answer.items, same)
     if "{}" in kinds or (kinds & _HALF_OPEN and len(kinds) > 1):
         return False
     if kinds == {"()", "[]"} and len(gold.items) == 2 and not _all_groups(gold, answer):

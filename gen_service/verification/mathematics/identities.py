@@ -45,10 +45,14 @@ def equal(first: sympy.Expr, second: sympy.Expr, loose: bool = False) -> bool | 
     if not letters:
         return _equal_constants(first, second, loose)
     complex_values = first.has(sympy.I) or second.has(sympy.I)
+    # Where the root of a negative number is taken on the way, what is real at the end may be so by chance.
+    radicands = [] if complex_values else _radicands(first, second)
     near = _grows_fast(first) or _grows_fast(second)
     for points in (_points(letters, near), _whole_points(letters)):
         agreed = 0
         for point in points:
+            if any(radicand.xreplace(point).is_negative for radicand in radicands):
+                continue
             one, other = first.xreplace(point), second.xreplace(point)
             verdict = _agree(one, other, loose, complex_values)
             if verdict is False:
@@ -134,6 +138,11 @@ def _agree(first: sympy.Expr, second: sympy.Expr, loose: bool, complex_values: b
         return bool(apart <= _NUMERIC * size)
     difference = first - second
     return bool(_is_zero(_value(difference)) or _is_zero(_value(sympy.expand(difference))))
+
+
+def _radicands(*expressions: sympy.Expr) -> list[sympy.Expr]:
+    powers = set().union(*(one.atoms(sympy.Pow) for one in expressions))
+    return [power.base for power in powers if power.exp.is_Rational and power.exp.q > 1]
 
 
 def _is_zero(value: sympy.Expr | None) -> bool | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from gen_service.verification.mathematics.rational import rational
 from gen_service.verification.mathematics.shapes import Group, Opaque, Percent, Quantity, Shape, Value
-from gen_service.verification.mathematics.units import unit
+from gen_service.verification.mathematics.units import multiple, unit
 
 Read = Callable[[str], Shape]
 _PERCENT = re.compile(r"(.*?) ?(?:\\?%|\\text ?\{ ?(?:percent|%|pct|\\%) ?\}|(?<![a-zA-Z])percent)", re.DOTALL)
@@ -42,7 +43,15 @@ def measured(text: str, read: Read) -> Shape:
 
 
 def _quantity(value: str, after: str, is_text: bool, read: Read) -> Shape | None:
-    found = unit(after, is_text)
+    times, after = multiple(after)
+    if times != 1:
+        number = rational(value)
+        if number is None:
+            return None
+        value = str(number.value * times)
+        if not after:
+            return Value(value)
+    found = unit(after, is_text or times != 1)
     if found is None or not value.strip():
         return None
     shape = read(value)

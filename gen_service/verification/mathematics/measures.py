@@ -13,6 +13,7 @@ from gen_service.verification.mathematics.units import unit
 from gen_service.verification.mathematics.values import Values
 
 _PLAIN = re.compile(r"([+-]?[0-9][0-9.,]*) ?([a-zA-Z/][a-zA-Z/^{}0-9]*)")
+_NO_TERM = re.compile(r"0[0-9]*|\\ldots")  # minutes of an hour, and what goes on
 _DEGREE = Fraction(1, 180)
 
 
@@ -60,7 +61,7 @@ def same_ratio(gold: Shape, answer: Shape, values: Values, same: Same) -> bool |
     """Ratios are equal when their terms are in proportion; one of two terms is their quotient."""
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
         first, second = _texts(gold.terms), _texts(answer.terms)
-        if first is None or second is None or any(text[0] in "0\\" for text in (*first, *second)):
+        if first is None or second is None or any(_NO_TERM.fullmatch(text) for text in (*first, *second)):
             return in_order(gold.terms, answer.terms, same)
         if len(first) != len(second):
             return False

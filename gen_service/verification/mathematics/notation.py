@@ -127,15 +127,15 @@ _BASIS = re.compile(
     r"\\(?:mathbf|boldsymbol|hat|vec|bm|widehat)\{?(?:\\mathbf\{)?\\?([ijk])(?:math)?\}{0,2}(?![a-zA-Z])"
 )
 _TEXT = re.compile(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}")
-_CERTAIN_SEPARATOR = re.compile(r"(?<=[0-9])(?<!\b0)(?:\{,\}|,?\\!|,\\,|\\[,;:])(?=[0-9]{3}(?![0-9]))")
+_CERTAIN_SEPARATOR = re.compile(r"(?<=[0-9])(?<!\b0)(?:\{,\}|,?\\!|\\[,;:])(?=[0-9]{3}(?![0-9]))")
 _DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
 _EMPTY = re.compile(r"\\[!()\[\]$]|\$|(?<![a-zA-Z}])\{\}")
-_SPACES = re.compile(r"\\[,;:> ]|[\s~]+")
+_SPACES = re.compile(r"(?:\\[,;:> ]|[\s~])+")
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
 _ONE = r"[0-9a-zA-Z]|\\(?!sqrt|frac|text|left)[a-zA-Z]+(?![a-zA-Z{])"  # an argument without braces
 _SHORT_FRAC = re.compile(rf"\\(frac|binom) ?({_ONE})(?: ?({_ONE})|(?= ?\{{))")
 _SHORT_SECOND = re.compile(rf"(\\(?:frac|binom) ?\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}) ?({_ONE})")
-_SHORT_ACCENT = re.compile(r"\\(bar|overline|hat|vec|tilde|dot) ([a-zA-Z])(?![a-zA-Z])")
+_SHORT_ACCENT = re.compile(r"\\(mathbb|bar|overline|hat|vec|tilde|dot) ([a-zA-Z])(?![a-zA-Z])")
 _SHORT_ROOT = re.compile(r"\\sqrt ?(\[[^\[\]]*\])? ?([0-9a-zA-Z])")
 _CIRC = re.compile(r"(?:\^ ?(?:\{ ?\\(?:circ|degree) ?\}|\\(?:circ|degree))|\\degree)(?![a-zA-Z])")
 _LOG_BASE = re.compile(r"\\log_ ?(?!10(?![0-9]))([0-9])(?=[0-9])")
@@ -156,7 +156,7 @@ def normalised(text: str) -> str:
     Spacing, `\\left`, dollar signs, bold type and full stops at the end are gone. A space between two letters or digits
     stays, so that `1 2` and `12` differ. `\\text{}` stays around words. Line breaks of a matrix become `ROW_BREAK`.
     """
-    text = _INVISIBLE.sub("", text).strip()
+    text = _INVISIBLE.sub("", text.replace(ROW_BREAK, "")).strip()
     if not text.isascii():
         text = _from_unicode(text)
     text = _without_marks(text)
@@ -170,7 +170,7 @@ def normalised(text: str) -> str:
     text = _COMBINATIONS.sub(lambda found: rf"\binom{{{found[1] or found[3]}}}{{{found[2] or found[4]}}}", text)
     text = _plain_names(text)
     text = _BARE_SCRIPT.sub(r"\1{\2}", _LOG_BASE.sub(r"\\log_{\1}", _EMPTY.sub("", text)))
-    return _IDLE_SPACE.sub("", _SPACES.sub(" ", text)).strip()
+    return _without_marks(_IDLE_SPACE.sub("", _SPACES.sub(" ", text)).strip())
 
 
 def plain_words(text: str) -> str:

@@ -7,6 +7,7 @@ operations, ratios, brackets, matrices, units. What is left is a `Value`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from gen_service.verification.mathematics.brackets import CLOSING, OPENING, TOKEN, balanced, split
 from gen_service.verification.mathematics.measured import measured
@@ -118,13 +119,14 @@ def _family(text: str, depth: int) -> Shape | None:
 def _conjunction(text: str, depth: int) -> Shape | None:
     if not _CONJUNCTION.search(text):
         return None
-    parts = [part.strip(" ,;") for part in _split_conjunctions(text)]
+    disjoint = [match for match in _CONJUNCTION.finditer(text) if "or" in match.group()]
+    parts = [part.strip(" ,;") for part in _split_conjunctions(text, disjoint or _CONJUNCTION.finditer(text))]
     parts = [part for part in parts if part]
     if len(parts) < 2:
         return None
-    operator = r"\cap" if re.search(r"and", text) and not re.search(r"or(?![a-zA-Z])", text) else r"\cup"
+    operator = r"\cup" if disjoint else r"\cap"
     shapes = tuple(_read(part, depth) for part in parts)
-    if any(_is_inequality(shape) for shape in shapes):
+    if any(_is_inequality(shape) or isinstance(shape, SetOperation) for shape in shapes):
         return SetOperation(operator, shapes)
     flat: list[Shape] = []
     for shape in shapes:
@@ -132,11 +134,11 @@ def _conjunction(text: str, depth: int) -> Shape | None:
     return Group(tuple(flat))
 
 
-def _split_conjunctions(text: str) -> list[str]:
-    """Splits at conjunctions outside all brackets."""
+def _split_conjunctions(text: str, found: Iterable[re.Match[str]]) -> list[str]:
+    """Splits at those of the conjunctions that are outside all brackets."""
     parts: list[str] = []
     start = 0
-    for match in _CONJUNCTION.finditer(text):
+    for match in found:
         if balanced(text[start : match.start()]):
             parts.append(text[start : match.start()])
             start = match.end()

@@ -33,6 +33,8 @@ _FREE_CONSTANT = re.compile(r"[A-DKck](?:_(?:\{?[0-9]\}?))?|const")
 class Symbolic:
     """What sympy knows of values. Any question may take any time and memory: ask under a budget."""
 
+    complete = True
+
     def __init__(self) -> None:
         self._rationals = Rationals()
 

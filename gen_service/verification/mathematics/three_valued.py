@@ -37,6 +37,12 @@ def in_order(first: Sequence[Shape], second: Sequence[Shape], same: Same) -> boo
     return all_of(same(one, other) for one, other in zip(first, second, strict=True))
 
 
+def same_members(first: Sequence[Shape], second: Sequence[Shape], same: Same) -> bool | None:
+    """Whether each of the first is one of the second, and the other way round."""
+    there = all_of(any_of(same(one, other) for other in second) for one in first)
+    return all_of((there, all_of(any_of(same(one, other) for one in first) for other in second)))
+
+
 def in_any_order(first: Sequence[Shape], second: Sequence[Shape], same: Same) -> bool | None:
     """Whether both are as long, and each of the first is the same as another of the second."""
     if len(first) != len(second):

@@ -88,16 +88,25 @@ def _table() -> dict[str, tuple[str, Fraction]]:
 
 
 _UNITS = _table()
+_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_MULTIPLE = re.compile("(" + "|".join(_MULTIPLES) + ")s?(?: (.*))?", re.DOTALL)
 _SHORT = {"mph": "mile/hour", "kmh": "km/hour", "kph": "km/hour", "kmph": "km/hour", "sqft": "sq ft"}
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 _FACTOR = re.compile(r"(\^\\circ ?[CF]?|\\[a-zA-Z]+|[a-zA-Z]+)(?:\^\{?(-?[0-9])\}?)?")
 # Words after a number that change what it says; with one of them it is no noun.
 _NOT_A_NOUN = re.compile(
-    r"\b(?:not|or|and|is|isn't|are|was|if|but|maybe|perhaps|than|less|more|fewer|except|unless|no|nor|only|least|most|up|to"
+    r"\b(?:hal(?:f|ves)|thirds?|quarters?|fifths?|squared|cubed|factorial|minus|plus|times|root|over|point|negative"
+    r"|not|or|and|is|isn't|are|was|if|but|maybe|perhaps|than|less|more|fewer|except|unless|no|nor|only|least|most|up|to"
     r"|from|between|either|both|wrong|incorrect|false|true)\b"
 )
 _NOUN = re.compile(r"[A-Za-z][A-Za-z' \-]*")
 _SYMBOLS = frozenset(["m", "s", "g", "h", "l", "L", "C", "K", "N", "W", "A", "V", "J", "in", "K"])
+
+
+def multiple(text: str) -> tuple[Fraction, str]:
+    """How many times more a number word makes (`million`), and the text after it; 1 without one."""
+    match = _MULTIPLE.fullmatch(plain_words(text))
+    return (Fraction(_MULTIPLES[match[1]]), match[2] or "") if match else (Fraction(1), text)
 
 
 def unit(text: str, is_text: bool) -> Unit | None:
@@ -150,7 +159,12 @@ def _compound(text: str, is_text: bool) -> Unit | None:
 def _noun(text: str) -> Unit | None:
     """Things that are counted: `apples`, `red marbles`. At most four words."""
     words = text.casefold().split()
-    if not _NOUN.fullmatch(text) or len(words) > 4 or _NOT_A_NOUN.search(text.casefold()):
+    if (
+        not _NOUN.fullmatch(text)
+        or not max(map(len, words)) >= 3
+        or len(words) > 4
+        or _NOT_A_NOUN.search(text.casefold())
+    ):
         return None
     return Unit(" ".join(_singular(word) for word in words))
 

@@ -15,6 +15,8 @@ _INFINITIES = {r"\infty": math.inf, r"+\infty": math.inf, r"-\infty": -math.inf}
 class Values(Protocol):
     """Knowledge of expressions, each a `normalised` text."""
 
+    complete: bool  # nobody knows more: what is unknown here stays so
+
     def same(self, first: str, second: str) -> bool | None:
         """Whether two expressions are equal wherever both are defined."""
         ...
@@ -46,6 +48,8 @@ class Values(Protocol):
 
 class Rationals:
     """What arithmetic of written rational numbers knows. Needs no sympy; microseconds a question."""
+
+    complete = False
 
     def same(self, first: str, second: str) -> bool | None:
         """See `Values`."""

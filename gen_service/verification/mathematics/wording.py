@@ -13,7 +13,9 @@ _ARTICLES = frozenset(("the", "a", "an"))
 _LETTERS_WORD = re.compile(r"[A-Za-z]{3,}")
 _NAMED = r"(?:(?:option|choice|answer) )?"
 _LETTER_ALONE = re.compile(rf"{_NAMED}(?:\(([A-Za-z])\)|([A-Ja-j])[.)]|([A-J]))", re.IGNORECASE)
-_LETTER_AND_OPTION = re.compile(rf"{_NAMED}(?:\(([A-J])\)|([A-J])(?:\)|\.|:)(?! ?[-+*/^=])) ?(.+)", re.DOTALL)
+# What follows a letter and is no option: an operation, a list, another letter.
+_NO_OPTION = r"(?! ?(?:[-+*/^=,;]|(?:and|or|not)(?![a-zA-Z])|\(?[A-J]\)?(?![a-zA-Z])))"
+_LETTER_AND_OPTION = re.compile(rf"{_NAMED}(?:\(([A-J])\)|([A-J])(?:\)|\.|:)){_NO_OPTION} ?(.+)", re.DOTALL)
 _TIME = re.compile(r"([0-9]{1,2}(?::[0-9]{2})?) ?([ap])\.? ?m\.?", re.IGNORECASE)
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
