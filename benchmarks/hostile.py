@@ -98,7 +98,13 @@ async def _look(seen: Watch, interval_s: float) -> None:
 
 def _grandchildren() -> list[str]:
     """The workers: the forkserver is our child, they are its children. Linux only; elsewhere none are seen."""
-    return [worker for child in _children("self") for worker in _children(child)]
+    return [worker for child in _children("self") if _is_forkserver(child) for worker in _children(child)]
+
+
+def _is_forkserver(pid: str) -> bool:
+    with suppress(OSError):
+        return b"gen_service.verification.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _children(pid: str) -> list[str]:

@@ -15,42 +15,60 @@ if TYPE_CHECKING:
     from gen_service.jobs.job import JobSpec as JobSpec
     from gen_service.jobs.job import load_spec as load_spec
     from gen_service.jobs.job import make_spec as make_spec
+    from gen_service.jobs.reverify import reverify as reverify
     from gen_service.jobs.runner import JobReport as JobReport
     from gen_service.jobs.runner import generate as generate
     from gen_service.jobs.summary import Summary as Summary
     from gen_service.jobs.summary import summarize as summarize
+    from gen_service.settings import VerificationSettings as VerificationSettings
+    from gen_service.storage.answered_files import open_source as open_source
     from gen_service.storage.traces import part_files as part_files
     from gen_service.storage.traces import read_traces as read_traces
+    from gen_service.verification.rewards import reward as reward
+    from gen_service.verification.verify import Answered as Answered
+    from gen_service.verification.verify import Verifier as Verifier
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answered": "gen_service.verification.verify",
     "GenServiceError": "gen_service.errors",
     "JobReport": "gen_service.jobs.runner",
     "JobSpec": "gen_service.jobs.job",
     "SpecError": "gen_service.errors",
     "Stop": "gen_service.generation.pool",
     "Summary": "gen_service.jobs.summary",
+    "VerificationSettings": "gen_service.settings",
+    "Verifier": "gen_service.verification.verify",
     "generate": "gen_service.jobs.runner",
     "load_spec": "gen_service.jobs.job",
     "make_spec": "gen_service.jobs.job",
+    "open_source": "gen_service.storage.answered_files",
     "part_files": "gen_service.storage.traces",
     "read_traces": "gen_service.storage.traces",
+    "reverify": "gen_service.jobs.reverify",
+    "reward": "gen_service.verification.rewards",
     "summarize": "gen_service.jobs.summary",
 }
 
 __all__ = [
+    "Answered",
     "GenServiceError",
     "JobReport",
     "JobSpec",
     "SpecError",
     "Stop",
     "Summary",
+    "VerificationSettings",
+    "Verifier",
     "generate",
     "load_spec",
     "make_spec",
+    "open_source",
     "part_files",
     "read_traces",
+    "reverify",
+    "reward",
     "summarize",
 ]
 

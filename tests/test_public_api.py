@@ -11,17 +11,23 @@ import pytest
 import gen_service
 
 PUBLIC = {
+    "Answered",
     "GenServiceError",
     "JobReport",
     "JobSpec",
     "SpecError",
     "Stop",
     "Summary",
+    "VerificationSettings",
+    "Verifier",
     "generate",
     "load_spec",
     "make_spec",
+    "open_source",
     "part_files",
     "read_traces",
+    "reverify",
+    "reward",
     "summarize",
 }
 

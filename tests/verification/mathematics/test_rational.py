@@ -183,6 +183,9 @@ def test_spacing_and_the_kind_of_fraction_do_not_matter(top: int, bottom: int, s
         (r"\left(1,2\right)", "(1, 2)", "correct"),
         ("0.5", "0.05", "incorrect"),
         ("0{,}125", "125", "incorrect"),
+        ("510^3", "132651000", "correct"),
+        ("510^3", "5000", "incorrect"),
+        ("2 x 10^3", "2000", "correct"),
         ("100,200", "200,100", "correct"),  # as lists
         ("1,234", "5", "incorrect"),
         ("50\\%", "0.5", "correct"),
