@@ -25,6 +25,20 @@ VERSION = 2
 _DEEPEST_INLINE = 12
 _MOST_PARTS_INLINE = 40
 _RATIONALS = Rationals()
+_SHAPES = {
+    "Value": "a value",
+    "Words": "words",
+    "Quantity": "a number with a unit",
+    "Percent": "a percentage",
+    "Group": "a group",
+    "SetOperation": "a set",
+    "Relation": "a relation",
+    "Ratio": "a ratio",
+    "Matrix": "a matrix",
+    "Cases": "cases",
+    "Family": "a family",
+    "Choice": "a choice",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +157,8 @@ def _number(equal: bool) -> Grade:
 
 
 def _different(expected: Shape, found: Shape) -> Grade:
-    kinds = [type(shape).__name__.lower() for shape in (expected, found)]
-    reason = "different values" if kinds[0] == kinds[1] else f"a {kinds[1]} where the gold is a {kinds[0]}"
+    names = [_SHAPES.get(type(shape).__name__, "something else") for shape in (expected, found)]
+    reason = "different values" if names[0] == names[1] else f"{names[1]} where the gold is {names[0]}"
     return Grade("incorrect", reason, "structure")
 
 

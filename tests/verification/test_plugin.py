@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,8 @@ from gen_service.errors import SpecError
 from gen_service.records import Verdict
 from gen_service.settings import VerificationSettings
 from gen_service.verification.verify import Answered, Verifier
+
+Forkservers = Callable[[], list[psutil.Process]]
 
 MIB = 2**20
 
@@ -74,7 +77,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_whatever_a_callable_does_is_a_verdict_and_disturbs_nobody(
-    user_kinds: str, together: bool, capfd: pytest.CaptureFixture[str]
+    user_kinds: str, together: bool, capfd: pytest.CaptureFixture[str], forkservers: Forkservers
 ) -> None:
     items = boxed("g", *(text for name in HOSTILE for text in (name, "g")))
     async with Verifier(settings(f"{user_kinds}:hostile", wall_s=1, cpu_s=0.3, workers=2)) as verifier:
@@ -87,7 +90,7 @@ async def test_whatever_a_callable_does_is_a_verdict_and_disturbs_nobody(
     assert {one.outcome for one in verdicts[1::2]} == {"correct"}
     assert all(one.extracted for one in verdicts)
     assert capfd.readouterr().out == ""
-    assert psutil.Process().children() == []
+    assert forkservers() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can adopt orphans")
@@ -130,12 +133,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("kind", "options", "words"), REFUSED)
 async def test_a_plug_in_that_does_not_load_is_an_error_of_the_spec(
-    user_kinds: str, kind: str, options: dict[str, object], words: str
+    user_kinds: str, forkservers: Forkservers, kind: str, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(SpecError, match=words):
         async with Verifier(settings(kind, options)):
             pass
-    assert psutil.Process().children() == []
+    assert forkservers() == []
     assert "broken_kinds" not in sys.modules
 
 

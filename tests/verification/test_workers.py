@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from gen_service.settings import VerificationSettings
 from gen_service.verification.protocol import Configuration, Request
 from gen_service.verification.verify import Answered, Verifier
 from gen_service.verification.workers import WorkerPool
+
+Forkservers = Callable[[], list[psutil.Process]]
 
 MIB = 1024 * 1024
 SPIN, SLEEP, ALLOCATE = "spin", "sleep", "allocate"
@@ -129,10 +131,10 @@ async def test_a_hung_item_of_a_batch_costs_only_itself(
         assert (verifier.workers_started, verifier.workers_ended) == (3, 2)
 
 
-async def test_a_reply_is_given_once_each_and_in_order_when_a_worker_is_killed() -> None:
+async def test_a_reply_is_given_once_each_and_in_order_when_a_worker_is_killed(workers: Forkservers) -> None:
     async with running(settings(workers=1)) as pool:
         await pool.answer(check("2x", "x+x"))
-        [busy] = _workers()
+        [busy] = workers()
         busy.kill()
         replies = await pool.answer([("judge", f"{n}x", None, None, f"\\boxed{{x+{n - 1}x}}", "stop") for n in (3, 4)])
         assert [reply.verdict.extracted for reply in replies] == ["x+2x", "x+3x"]
@@ -165,24 +167,25 @@ async def _asked(verifier: Verifier) -> None:
         await asyncio.sleep(0)
 
 
-def _workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child.parent() != psutil.Process()]
+@pytest.fixture
+def workers(forkservers: Forkservers) -> Callable[[], list[psutil.Process]]:
+    return lambda: [worker for forkserver in forkservers() for worker in forkserver.children()]
 
 
-async def test_the_check_of_a_killed_worker_is_answered() -> None:
+async def test_the_check_of_a_killed_worker_is_answered(workers: Forkservers) -> None:
     async with Verifier(settings(workers=2, cpu_s=30)) as verifier:
         await asyncio.gather(verifier.check("2x", "x+x"), verifier.check("3x", "x+2x"))
-        for worker in _workers():
+        for worker in workers():
             worker.kill()
         answers = (verifier.check(f"{index}x", f"x+{index - 1}x") for index in range(4, 10))
         assert [grade.outcome for grade in await asyncio.gather(*answers)] == ["correct"] * 6
 
 
-async def test_a_killed_forkserver_is_replaced() -> None:
+async def test_a_killed_forkserver_is_replaced(forkservers: Forkservers) -> None:
     async with Verifier(settings(workers=1)) as verifier:
         assert (await verifier.check("2x", "x+x")).outcome == "correct"
-        [forkserver] = psutil.Process().children()
-        workers = _workers()
+        [forkserver] = forkservers()
+        workers = forkserver.children()
         forkserver.kill()
         assert (await verifier.check("3x", "x+2x")).outcome == "correct"
         assert not psutil.wait_procs(workers, timeout=20)[1]
@@ -196,9 +199,9 @@ async def test_workers_are_recycled() -> None:
         assert (pool.started, pool.ended) == (3, 2)
 
 
-async def test_a_cancelled_check_leaves_no_busy_worker(hostile: str) -> None:
+async def test_a_cancelled_check_leaves_no_busy_worker(hostile: str, workers: Forkservers) -> None:
     async with Verifier(settings(workers=1, cpu_s=600, wall_s=600, kind=hostile)) as verifier:
-        [busy] = _workers()
+        [busy] = workers()
         check = asyncio.create_task(verifier.check("g", SPIN))
         await _asked(verifier)
         check.cancel()
@@ -208,24 +211,24 @@ async def test_a_cancelled_check_leaves_no_busy_worker(hostile: str) -> None:
         assert not psutil.wait_procs([busy], timeout=20)[1]
 
 
-async def test_closing_leaves_no_process_even_in_the_middle_of_checks(hostile: str) -> None:
+async def test_closing_leaves_no_process_even_in_the_middle_of_checks(hostile: str, forkservers: Forkservers) -> None:
     verifier = Verifier(settings(cpu_s=600, wall_s=600, kind=hostile))
     async with verifier:
         checks = [asyncio.create_task(verifier.check(f"g{index}", SPIN)) for index in range(4)]
         await _asked(verifier)
-        left = psutil.Process().children(recursive=True)
+        left = [one for forkserver in forkservers() for one in (forkserver, *forkserver.children())]
     assert len(left) >= 2
     assert not psutil.wait_procs(left, timeout=20)[1]
     assert {grade.outcome for grade in await asyncio.gather(*checks)} == {"error"}
-    assert psutil.Process().children() == []
+    assert forkservers() == []
 
 
-async def test_numbers_start_no_process() -> None:
+async def test_numbers_start_no_process(forkservers: Forkservers) -> None:
     async with Verifier(settings()) as verifier:
         assert (await verifier.check("204", "205")).outcome == "incorrect"
         assert (await verifier.check(r"\frac12", "x" * 5000)).outcome == "unparsable"
         assert verifier.workers_started == 0
-        assert psutil.Process().children() == []
+        assert forkservers() == []
 
 
 def test_a_killed_parent_leaves_no_process() -> None:
