@@ -22,7 +22,7 @@ from gen_service.verification.mathematics.values import Rationals
 
 VERSION = 2
 
-_DEEPEST_INLINE = 12
+_MOST_BRACKETS_INLINE = 96
 _MOST_PARTS_INLINE = 40
 _RATIONALS = Rationals()
 _SHAPES = {
@@ -96,7 +96,7 @@ def _fast(gold: str, answer: str) -> Grade | None:
 def grade(gold: str, answer: str) -> Grade:
     """Compares an answer with the gold answer, by every means.
 
-    A gold that is refused by the guard, cannot be parsed or does not equal itself is `ungradable`; an answer that is
+    A gold that is refused by the guard, cannot be parsed or has no value is `ungradable`; an answer that is
     refused or cannot be parsed is `unparsable`. Symbolic work may take any time and memory that a caller allows.
     """
     if (decided := fast(gold, answer)) is not None:
@@ -168,6 +168,6 @@ def _says_something(gold: str) -> bool:
 
 
 def _is_large(text: str) -> bool:
-    """Whether comparing could take milliseconds: many parts to match, or brackets many deep."""
+    """Whether comparing could take milliseconds: many parts to match, or many brackets."""
     parts = text.count(",") + text.count(";") + text.count("&") + text.count("or") + text.count("and")
-    return parts > _MOST_PARTS_INLINE or text.count("{") + text.count("(") + text.count("[") > 8 * _DEEPEST_INLINE
+    return parts > _MOST_PARTS_INLINE or text.count("{") + text.count("(") + text.count("[") > _MOST_BRACKETS_INLINE

@@ -190,6 +190,11 @@ def test_numbers_and_imports_need_no_sympy() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
+        (r"\sqrt{-x^2-1}", r"\sqrt{-1-x^2}+0", True),  # real nowhere
+        (r"\sqrt{-x^2-1}", r"2\sqrt{-x^2-1}", False),
+        (r"\sqrt{1-x^2}", r"\sqrt{(1-x)(1+x)}", True),
+        (r"\arcsin x", r"\frac{\pi}{2}-\arccos x", True),
+        (r"\arcsin x", r"\arccos x", False),
         (r"A", r"(A), (B)", False),
         (r"(A)", r"(A) or (B)", False),
         (r"A", r"(A)(B)", False),

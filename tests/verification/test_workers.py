@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import psutil
 import pytest
@@ -229,14 +226,3 @@ async def test_numbers_start_no_process(forkservers: Forkservers) -> None:
         assert (await verifier.check(r"\frac12", "x" * 5000)).outcome == "unparsable"
         assert verifier.workers_started == 0
         assert forkservers() == []
-
-
-def test_a_killed_parent_leaves_no_process() -> None:
-    script = Path(__file__).with_name("orphan_parent.py")
-    environment = {"PYTHONPATH": ":".join(sys.path)}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
-        assert parent.stdout is not None
-        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-        parent.kill()
-    assert len(children) == 2
-    assert not psutil.wait_procs(children, timeout=20)[1]

@@ -1,7 +1,7 @@
 """Do two answers say the same? Pure, and by shape; what expressions mean is asked of `Values`.
 
 `same` answers True, False, or None when it depends on a value that these `Values` do not know. It is symmetric, and
-what one of two `Values` with more knowledge settles, it never turns round.
+`Values` that know more never turn round what ones that know less have settled.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 from typing import TypeGuard
 
 from gen_service.verification.mathematics.rational import rational
-from gen_service.verification.mathematics.shapes import Family, Group, Relation, Shape, Value, Words
+from gen_service.verification.mathematics.shapes import MIRRORED, Family, Group, Relation, Shape, Value, Words
 from gen_service.verification.mathematics.three_valued import Same, all_of, in_order
 from gen_service.verification.mathematics.values import Values
 
@@ -26,7 +26,6 @@ _DERIVATIVE = re.compile(r"\\frac\{d([a-z])\}\{d[a-z]\}")
 _RESTATED = re.compile(r"[a-zA-Z](?:[+\-]?[a-zA-Z])+|\|[^|]*\||[a-zA-Z]\+[0-9]?[a-zA-Z].*")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
 _CALLED = re.compile(r"[a-zA-Z]\([a-zA-Z]\)|y")
-_MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 def is_equation(shape: Shape) -> TypeGuard[Relation]:
@@ -56,13 +55,13 @@ def _holds(equation: Relation, same: Same) -> bool | None:
 
 def same_relations(gold: Relation, answer: Relation, values: Values, same: Same) -> bool | None:
     """Two relations that are no known sets of numbers: side by side, mirrored, or one a multiple of the other."""
-    mirrored = Relation(answer.sides[::-1], tuple(_MIRROR.get(one, one) for one in answer.operators[::-1]))
+    mirrored = Relation(answer.sides[::-1], tuple(MIRRORED.get(one, one) for one in answer.operators[::-1]))
     alike = [other for other in (answer, mirrored) if gold.operators == other.operators]
     if any(in_order(gold.sides, other.sides, same) for other in alike):
         return True
     for other in alike:
         sides = [side.text for side in (*gold.sides, *other.sides) if isinstance(side, Value)]
-        if len(sides) == 4 and gold.operators[0] in _MIRROR:
+        if len(sides) == 4 and gold.operators[0] in MIRRORED:
             pairs = (sides[0], sides[1]), (sides[2], sides[3])
             if gold.operators[0] in ("<", r"\le"):
                 pairs = (sides[1], sides[0]), (sides[3], sides[2])

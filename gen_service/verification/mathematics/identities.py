@@ -7,7 +7,7 @@ apart (the argument of Schwartz and Zippel for polynomials); no simplification c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ _NOISE_BITS = 20
 _CLEARLY = sympy.Rational(1, 10**8)
 _NUMERIC = sympy.Rational(1, 10**12)
 _LOOSE = sympy.Rational(1, 10**5)
+_SMALL = 7
 _FAST = (sympy.exp, sympy.factorial, sympy.gamma, sympy.binomial, sympy.sinh, sympy.cosh, sympy.tanh)
 _ENOUGH = 5
 # Primes in both places: no usual formula is special at these.
@@ -33,8 +34,8 @@ _SPREAD = (
 
 
 def equal(first: sympy.Expr, second: sympy.Expr, loose: bool = False) -> bool | None:
-    """Whether two expressions are equal wherever both are real (or, with i in one, everywhere); None when no point
-    could be found where both have a value.
+    """Whether two expressions are equal wherever both are real (with i in one, or real nowhere: everywhere); None when
+    no point could be found where both have a value.
 
     Args:
         loose: one holds a decimal of at least six digits: agreement to 1e-5 of the value is enough.
@@ -44,22 +45,35 @@ def equal(first: sympy.Expr, second: sympy.Expr, loose: bool = False) -> bool | 
     letters = _letters(first, second)
     if not letters:
         return _equal_constants(first, second, loose)
-    complex_values = first.has(sympy.I) or second.has(sympy.I)
-    # Where the root of a negative number is taken on the way, what is real at the end may be so by chance.
-    radicands = [] if complex_values else _radicands(first, second)
     near = _grows_fast(first) or _grows_fast(second)
-    for points in (_points(letters, near), _whole_points(letters)):
-        agreed = 0
-        for point in points:
-            if any(radicand.xreplace(point).is_negative for radicand in radicands):
-                continue
-            one, other = first.xreplace(point), second.xreplace(point)
-            verdict = _agree(one, other, loose, complex_values)
-            if verdict is False:
-                return False
-            agreed += verdict is True
-            if agreed == _ENOUGH:
-                return True
+    if first.has(sympy.I) or second.has(sympy.I):
+        return _equal_at(first, second, _points(letters, near), loose, complex_values=True)
+    # Where the root of a negative number is taken on the way, what is real at the end may be so by chance.
+    radicands = _radicands(first, second)
+    real = (
+        point
+        for point in _points(letters, near)
+        if not any(radicand.xreplace(point).is_negative for radicand in radicands)
+    )
+    for points in (real, _whole_points(letters)):
+        if (verdict := _equal_at(first, second, points, loose, complex_values=False)) is not None:
+            return verdict
+    # Real nowhere: the same complex function is the same, but two branches of one are not known to differ.
+    return _equal_at(first, second, _points(letters, near), loose, complex_values=True) or None
+
+
+def _equal_at(
+    first: sympy.Expr, second: sympy.Expr, points: Iterable[Point], loose: bool, complex_values: bool
+) -> bool | None:
+    """Whether two expressions agree at the first five points where both have a value; None where fewer have."""
+    agreed = 0
+    for point in points:
+        verdict = _agree(first.xreplace(point), second.xreplace(point), loose, complex_values)
+        if verdict is False:
+            return False
+        agreed += verdict is True
+        if agreed == _ENOUGH:
+            return True
     return None
 
 
@@ -170,12 +184,15 @@ def _grows_fast(expression: sympy.Expr) -> bool:
 
 
 def _points(letters: list[sympy.Symbol], near: bool = True) -> Iterator[Point]:
+    """Points on both sides of zero, near and far; last some within one of zero, for arcsines and their like."""
     for index, (even, odd, far) in enumerate(_SPREAD):
         beyond = 0 if near else far
         yield {
             letter: (odd if place % 2 else even) * (_GENERIC[(index + 2 * place) % len(_GENERIC)] + place + beyond)
             for place, letter in enumerate(letters)
         }
+    for index, value in enumerate(_GENERIC):
+        yield {letter: (-1) ** (index + place) * value / (_SMALL + 2 * place) for place, letter in enumerate(letters)}
 
 
 def _whole_points(letters: list[sympy.Symbol]) -> Iterator[Point]:

@@ -24,7 +24,7 @@ _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 
 def measured(text: str, read: Read) -> Shape:
-    """A value, without the label before it; with the unit, percent sign or `\\pm` that it has."""
+    """A value with the unit, percent sign or `\\pm` that it has."""
     if match := _PERCENT.fullmatch(text):
         return Percent(Value(match[1])) if match[1] else Opaque(text)
     if (match := _DEGREES.fullmatch(text)) and not _TURNED.search(match[1]):

@@ -98,7 +98,7 @@ _SAME_COMMAND = {
     **{"varphi": r"\phi", "varepsilon": r"\epsilon", "vartheta": r"\theta", "imath": "i", "jmath": "j"},
     **{"lg": r"\log_{10}", "tg": r"\tan", "ctg": r"\cot", "arctg": r"\arctan"},
     **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "ast": "*"},
-    **{"arccot": r"\operatorname{acot}", "lparen": "(", "rparen": ")", "land": r"\land", "cdotp": r"\cdot"},
+    **{"arccot": r"\operatorname{acot}", "lparen": "(", "rparen": ")", "cdotp": r"\cdot"},
     **dict.fromkeys(
         _words(
             "displaystyle textstyle scriptstyle limits nolimits left right bigl bigr Bigl Bigr biggl biggr Biggl Biggr "

@@ -25,6 +25,7 @@ from gen_service.verification.mathematics.shapes import (
     Shape,
     Value,
     Words,
+    is_inequality,
 )
 from gen_service.verification.mathematics.wording import choice, time_of_day, words
 
@@ -126,7 +127,7 @@ def _conjunction(text: str, depth: int) -> Shape | None:
         return None
     operator = r"\cup" if disjoint else r"\cap"
     shapes = tuple(_read(part, depth) for part in parts)
-    if any(_is_inequality(shape) or isinstance(shape, SetOperation) for shape in shapes):
+    if any(is_inequality(shape) or isinstance(shape, SetOperation) for shape in shapes):
         return SetOperation(operator, shapes)
     flat: list[Shape] = []
     for shape in shapes:
@@ -143,12 +144,6 @@ def _split_conjunctions(text: str, found: Iterable[re.Match[str]]) -> list[str]:
             parts.append(text[start : match.start()])
             start = match.end()
     return [*parts, text[start:]]
-
-
-def _is_inequality(shape: Shape) -> bool:
-    return isinstance(shape, Relation) and any(
-        operator in ("<", ">", r"\le", r"\ge", r"\ne") for operator in shape.operators
-    )
 
 
 def _list(text: str, depth: int) -> Shape | None:

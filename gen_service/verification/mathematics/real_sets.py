@@ -8,10 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gen_service.verification.mathematics.shapes import Group, Relation, SetOperation, Shape, Value, Words
+from gen_service.verification.mathematics.shapes import (
+    MIRRORED,
+    Group,
+    Relation,
+    SetOperation,
+    Shape,
+    Value,
+    Words,
+    is_inequality,
+)
 from gen_service.verification.mathematics.values import Number, Values
 
-INEQUALITIES = frozenset(("<", ">", r"\le", r"\ge", r"\ne"))
 EMPTY = frozenset((r"\emptyset",))
 WHOLE = frozenset((r"\mathbb{R}", r"\mathbf{R}"))
 EMPTY_WORDS = frozenset(
@@ -66,7 +74,7 @@ def is_set(shape: Shape) -> bool:
         case SetOperation():
             return True
         case Relation():
-            return any(operator in INEQUALITIES or operator == r"\in" for operator in shape.operators)
+            return is_inequality(shape) or r"\in" in shape.operators
         case Value():
             return shape.text in WHOLE or shape.text in EMPTY or shape.text in _HALVES
         case Group():
@@ -74,7 +82,7 @@ def is_set(shape: Shape) -> bool:
                 return True
             infinite = any(isinstance(item, Value) and item.text.lstrip("+-") == r"\infty" for item in shape.items)
             return (shape.brackets in ("()", "[]") and infinite) or (
-                not shape.brackets and bool(shape.items) and all(_is_inequality(item) for item in shape.items)
+                not shape.brackets and bool(shape.items) and all(is_inequality(item) for item in shape.items)
             )
         case _:
             return False
@@ -144,10 +152,6 @@ def _group(group: Group, values: Values) -> RealSet | None:
     return RealSet(()) if piece.empty else RealSet((piece,))
 
 
-def _is_inequality(shape: Shape) -> bool:
-    return isinstance(shape, Relation) and any(operator in INEQUALITIES for operator in shape.operators)
-
-
 def _relation(relation: Relation, values: Values) -> RealSet | None:
     if relation.operators in ((r"\in",), ("=",)):
         left, right = relation.sides
@@ -159,7 +163,7 @@ def _relation(relation: Relation, values: Values) -> RealSet | None:
         return RealSet(inside.pieces, left.text) if inside else None
     found = RealSet((LINE,))
     for left, operator, right in zip(relation.sides, relation.operators, relation.sides[1:], strict=False):
-        if operator not in INEQUALITIES or not isinstance(left, Value) or not isinstance(right, Value):
+        if operator not in MIRRORED or not isinstance(left, Value) or not isinstance(right, Value):
             return None
         part = _inequality(left.text, operator, right.text, values)
         if part is None or (found.letter and part.letter != found.letter):
@@ -168,12 +172,9 @@ def _relation(relation: Relation, values: Values) -> RealSet | None:
     return found
 
 
-_MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
-
-
 def _inequality(left: str, operator: str, right: str, values: Values) -> RealSet | None:
     if _LETTER.fullmatch(right) and values.number(left) is not None:
-        left, operator, right = right, _MIRRORED[operator], left
+        left, operator, right = right, MIRRORED[operator], left
     bound = values.number(right)
     if _LETTER.fullmatch(left) and bound is not None:
         return RealSet(_half(operator, bound), left)

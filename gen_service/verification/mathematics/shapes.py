@@ -123,6 +123,15 @@ Shape: TypeAlias = (
 )
 
 
+# Each inequality, and what it is when its sides change places.
+MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
+
+
+def is_inequality(shape: Shape) -> bool:
+    """Whether it is an inequality, or a chain with one in it."""
+    return isinstance(shape, Relation) and any(operator in MIRRORED for operator in shape.operators)
+
+
 def parts_of(shape: Shape) -> tuple[Shape, ...]:
     """The shapes that a shape is made of."""
     match shape:

@@ -52,8 +52,10 @@ class Symbolic:
                 return _same_as_decimal(read, value)
         if _same_but_for_constants(one, other):
             return True
-        loose = max(decimals(first), decimals(second)) >= SIGNIFICANT_DIGITS
-        return equal(one, other) or (loose and equal(one, other, loose=True))
+        verdict = equal(one, other)
+        if verdict is False and max(decimals(first), decimals(second)) >= SIGNIFICANT_DIGITS:
+            return equal(one, other, loose=True)
+        return verdict
 
     def number(self, text: str) -> Number | None:
         """See `Values`."""

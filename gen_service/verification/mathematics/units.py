@@ -100,7 +100,7 @@ _NOT_A_NOUN = re.compile(
     r"|from|between|either|both|wrong|incorrect|false|true)\b"
 )
 _NOUN = re.compile(r"[A-Za-z][A-Za-z' \-]*")
-_SYMBOLS = frozenset(["m", "s", "g", "h", "l", "L", "C", "K", "N", "W", "A", "V", "J", "in", "K"])
+_SYMBOLS = frozenset(["m", "s", "g", "h", "l", "L", "C", "K", "N", "W", "A", "V", "J", "in"])
 
 
 def multiple(text: str) -> tuple[Fraction, str]:
@@ -159,12 +159,9 @@ def _compound(text: str, is_text: bool) -> Unit | None:
 def _noun(text: str) -> Unit | None:
     """Things that are counted: `apples`, `red marbles`. At most four words."""
     words = text.casefold().split()
-    if (
-        not _NOUN.fullmatch(text)
-        or not max(map(len, words)) >= 3
-        or len(words) > 4
-        or _NOT_A_NOUN.search(text.casefold())
-    ):
+    if not _NOUN.fullmatch(text) or _NOT_A_NOUN.search(text.casefold()):
+        return None
+    if len(words) > 4 or max(map(len, words)) < 3:
         return None
     return Unit(" ".join(_singular(word) for word in words))
 

@@ -189,3 +189,8 @@ def test_knows_at_least_what_arithmetic_knows() -> None:
     assert symbolic.number("x") is None
     assert symbolic.same_equation(("x", "1"), ("1", "x")) is True
     assert symbolic.problem("x+") is not None
+
+
+def test_what_has_no_value_anywhere_is_unknown_not_different() -> None:
+    nowhere = r"\frac{1}{x-x}"
+    assert Symbolic().same(nowhere, rf"{nowhere}+1") is None
