@@ -12,11 +12,21 @@ GenServiceError
 │   ├── Stalled             connected, but no token for too long
 │   └── MalformedAnswer     the server answered something that is not an answer
 ├── LocalServerError        a vLLM that we start ourselves did not come up
-└── StorageError
-    ├── JobLocked           another process writes this job
-    ├── JobMismatch         the folder holds a job with another spec
-    ├── JournalCorrupt      a frame before the end of the journal fails its checksum
-    └── PublishConflict     the next manifest number was taken by another writer
+├── StorageError
+│   ├── JobLocked           another process writes this job
+│   ├── JobMismatch         the folder holds a job with another spec
+│   ├── JournalCorrupt      a frame before the end of the journal fails its checksum
+│   └── PublishConflict     the next manifest number was taken by another writer
+└── RequestError            what a client asked of the service is not done; each kind has its HTTP status
+    ├── InvalidRequest      400 or 422: a field is wrong
+    ├── Unauthenticated     401: no key, or one that does not count
+    ├── Forbidden           403: the key does not allow this
+    ├── NotFound            404: there is no such thing, or it is another tenant's
+    ├── Conflict            409: not in this state, or the same idempotency key with another request
+    ├── TooLarge            413: more bytes or lines than the service takes
+    ├── UnsupportedMedia    415: a body of another type, or encoded
+    ├── TooManyRequests     429: a quota is used up; says when to come again
+    └── Unavailable         503: draining, or no room on the disk; says when to come again
 """
 
 from __future__ import annotations
@@ -157,3 +167,98 @@ class JournalCorrupt(StorageError):
 
 class PublishConflict(StorageError):
     """The next manifest number was taken by another writer."""
+
+
+class RequestError(GenServiceError):
+    """What a client asked of the service is not done.
+
+    Args:
+        message: what is wrong and what would be right, for people.
+        field: dotted name of the field or parameter at fault, or None.
+        code: a short word for programs; the kind's own by default.
+        retry_after_s: seconds after which the same request may succeed, or None.
+    """
+
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "Bad request"
+    default_code: ClassVar[str] = "bad_request"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, code: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.field = field
+        self.code = code or self.default_code
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class InvalidRequest(RequestError):
+    """A field is wrong: 422 on our resources, 400 under /v1 as OpenAI has it."""
+
+    status = 422
+    title = "Invalid request"
+    default_code = "invalid_value"
+
+
+class Unauthenticated(RequestError):
+    """No key, or one that does not count."""
+
+    status = 401
+    title = "Not authenticated"
+    default_code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    """The key does not allow this."""
+
+    status = 403
+    title = "Not allowed"
+    default_code = "insufficient_scope"
+
+
+class NotFound(RequestError):
+    """There is no such thing, or it is another tenant's: the answer is the same."""
+
+    status = 404
+    title = "Not found"
+    default_code = "not_found"
+
+
+class Conflict(RequestError):
+    """Not possible in the present state, or one idempotency key with two different requests."""
+
+    status = 409
+    title = "Conflict"
+    default_code = "conflict"
+
+
+class TooLarge(RequestError):
+    """More bytes or lines than the service takes."""
+
+    status = 413
+    title = "Too large"
+    default_code = "too_large"
+
+
+class UnsupportedMedia(RequestError):
+    """A body of another type, or encoded."""
+
+    status = 415
+    title = "Unsupported media type"
+    default_code = "unsupported_media_type"
+
+
+class TooManyRequests(RequestError):
+    """A quota is used up."""
+
+    status = 429
+    title = "Too many requests"
+    default_code = "rate_limit_exceeded"
+
+
+class Unavailable(RequestError):
+    """The service cannot take this now: it drains, or the disk has no room."""
+
+    status = 503
+    title = "Unavailable"
+    default_code = "unavailable"

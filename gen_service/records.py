@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,21 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLine:
+    """What one line of a batch asks of a server.
+
+    Attributes:
+        url: `/v1/chat/completions` or `/v1/completions`.
+        body: the request's body as the client wrote it, without `model` and `n`.
+        n: completions asked for; each is a sample of its own.
+    """
+
+    url: str
+    body: dict[str, Any]
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to sample.
 
@@ -50,6 +65,7 @@ class Prompt:
         answer: the gold answer, or None when there is none to verify against.
         source: where the prompt came from (the source column, or the file's name).
         row: 1-based row (line) number in its source.
+        request: of a batch, what its line asks for in its own words; else None, and the job's sampling holds.
     """
 
     prompt_id: str
@@ -57,6 +73,7 @@ class Prompt:
     answer: str | None
     source: str
     row: int
+    request: BatchLine | None = None
 
 
 @dataclass(frozen=True, slots=True)
