@@ -145,6 +145,19 @@ class MalformedAnswer(EndpointError):
     cause = "malformed"
 
 
+# Every cause that one request to a server can fail of; "other" is what is left of a sample's error without one.
+CAUSES: tuple[str, ...] = (
+    *(RequestRefused.cause, Overloaded.cause, ServerFailed.cause, Unreachable.cause),
+    *(StreamBroken.cause, Stalled.cause, MalformedAnswer.cause, "other"),
+)
+
+
+def cause_of(words: str) -> str:
+    """The cause that the text of an EndpointError begins with, one of CAUSES."""
+    first = words.partition(" at ")[0]
+    return first if first in CAUSES else "other"
+
+
 class LocalServerError(GenServiceError):
     """A vLLM server that we start ourselves did not come up."""
 
