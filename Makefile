@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 TORCH := torch==2.13.0+cpu
 DATA ?=
 
-.PHONY: help install lint test demo bench lock clean
+.PHONY: help install tools lint test demo bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,10 @@ lint: install  ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: install  ## all tests, with the journeys on real vLLM servers
+tools: install  ## a Prometheus for the tests, where this machine can get one without root
+	@deploy/tools/get_prometheus.sh $(VENV)/tools
+
+test: install tools  ## all tests, with the journeys on real vLLM servers
 	$(BIN)/pytest
 
 demo: install  ## the main job on two real vLLM servers on this machine's CPU
