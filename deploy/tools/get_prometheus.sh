@@ -18,18 +18,18 @@ if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
     exit 0
 fi
 
-unpacked=$(mktemp -d)
-trap 'rm -rf "$unpacked"' EXIT
-# apt fetches as a user of its own, who must be able to write here.
-chmod 755 "$unpacked"
-
-options=(-qq -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
-download() { (cd "$unpacked" && apt-get download "${options[@]}" prometheus) 2>"$unpacked/words"; }
-
 if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
     echo "prometheus: neither on PATH nor a Debian to get it from; the tests that need it will skip" >&2
     exit 0
 fi
+
+unpacked=$(mktemp -d)
+trap 'rm -rf "$unpacked"' EXIT
+
+# As root apt would fetch as a user of its own, who cannot write here.
+options=(-qq -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
+download() { (cd "$unpacked" && apt-get download "${options[@]}" prometheus) 2>"$unpacked/words"; }
+
 # The lists of packages may be missing or old: brought up to date where that is allowed.
 if ! download && ! { apt-get update "${options[@]}" 2>>"$unpacked/words" && download; }; then
     echo "prometheus: cannot be downloaded ($(tail -n 1 "$unpacked/words")); the tests that need it will skip" >&2
