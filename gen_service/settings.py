@@ -38,11 +38,12 @@ class PromptSettings(Section):
     """Where prompts come from and how a row becomes a chat.
 
     `path` is a JSONL, Parquet or CSV file (any fsspec URL), a folder saved by `datasets`, or a hub id written
-    `hub:owner/name`.
+    `hub:owner/name`. `batch` is JSONL of OpenAI's requests, each with its own sampling: columns, system and template
+    do not count there.
     """
 
     path: str
-    format: Literal["auto", "jsonl", "parquet", "csv", "dataset", "hub"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "csv", "dataset", "hub", "batch"] = "auto"
     split: str = "train"
     columns: ColumnNames = ColumnNames()
     system: str | None = None

@@ -16,7 +16,9 @@ import zstandard
 from gen_service.errors import BadPromptRow, SpecError
 from gen_service.records import Prompt
 from gen_service.settings import PromptSettings
+from gen_service.storage import prompt_batch
 from gen_service.storage.destination import is_url, local_path
+from gen_service.storage.prompt_batch import RequestLine
 from gen_service.storage.prompt_rows import Row, excerpt, has_id, to_prompt
 from gen_service.storage.prompt_tables import hub_rows, parquet_rows, saved_dataset_rows, wanted_columns
 from gen_service.storage.prompt_text import NumberedRow, csv_rows, jsonl_rows
@@ -26,6 +28,8 @@ _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv"
 _ZSTD = ".zst"
 _COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", _ZSTD})
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException)
+# What is read of a source: a row of a table, or a line of a batch.
+SourceRow = Row | RequestLine
 # Files that `datasets.save_to_disk` leaves in a folder.
 _SAVED = ("state.json", "dataset_dict.json")
 
@@ -59,25 +63,29 @@ def read(settings: PromptSettings, seen: Seen) -> Iterator[Prompt | BadPromptRow
         raise SpecError("prompts.path", settings.path, "a source with at least one row")
 
 
-def _prompt(row: Row, number: int, source: str, settings: PromptSettings, seen: Seen) -> Prompt | BadPromptRow:
+def _prompt(row: SourceRow, number: int, source: str, settings: PromptSettings, seen: Seen) -> Prompt | BadPromptRow:
     try:
-        prompt = to_prompt(row, number, source, settings)
+        if isinstance(row, RequestLine):
+            prompt = prompt_batch.to_prompt(row, number, source)
+        else:
+            prompt = to_prompt(row, number, source, settings)
     except BadPromptRow as bad:
         return bad
     if seen.add(prompt.prompt_id):
         return prompt
-    if has_id(row, settings):
-        return BadPromptRow(number, f"an earlier row has the id {prompt.prompt_id!r}", excerpt(row))
-    return BadPromptRow(number, "same prompt and answer as an earlier row", excerpt(row))
+    words = excerpt(row.request.body if isinstance(row, RequestLine) else row)
+    if isinstance(row, RequestLine) or has_id(row, settings):
+        return BadPromptRow(number, f"an earlier row has the id {prompt.prompt_id!r}", words)
+    return BadPromptRow(number, "same prompt and answer as an earlier row", words)
 
 
-def _rows(settings: PromptSettings) -> Iterator[tuple[int, str, Row | BadPromptRow]]:
+def _rows(settings: PromptSettings) -> Iterator[tuple[int, str, SourceRow | BadPromptRow]]:
     """Each row with its number and where it came from."""
     path = settings.path
     if settings.format == "hub" or (settings.format == "auto" and path.startswith("hub:")):
         name = path.removeprefix("hub:")
         yield from ((number, name, row) for number, row in hub_rows(settings))
-    elif not is_url(path) and local_path(path).is_dir():
+    elif not is_url(path) and local_path(path).is_dir() and settings.format != "batch":
         yield from _folder_rows(local_path(path), settings)
     elif settings.format == "dataset":
         raise SpecError("prompts.path", path, "a local folder, because prompts.format is dataset")
@@ -85,7 +93,7 @@ def _rows(settings: PromptSettings) -> Iterator[tuple[int, str, Row | BadPromptR
         yield from _file_rows(path, settings, 0)
 
 
-def _folder_rows(folder: Path, settings: PromptSettings) -> Iterator[tuple[int, str, Row | BadPromptRow]]:
+def _folder_rows(folder: Path, settings: PromptSettings) -> Iterator[tuple[int, str, SourceRow | BadPromptRow]]:
     if any((folder / name).is_file() for name in _SAVED):
         yield from ((number, folder.name, row) for number, row in saved_dataset_rows(folder, settings))
         return
@@ -100,7 +108,7 @@ def _folder_rows(folder: Path, settings: PromptSettings) -> Iterator[tuple[int, 
             yield number, source, row
 
 
-def _file_rows(path: str, settings: PromptSettings, before: int) -> Iterator[tuple[int, str, Row | BadPromptRow]]:
+def _file_rows(path: str, settings: PromptSettings, before: int) -> Iterator[tuple[int, str, SourceRow | BadPromptRow]]:
     """The rows of one file, numbered from `before` + 1."""
     read_rows = _reader(path, settings)
     name = path.rstrip("/").rsplit("/", 1)[-1]
@@ -125,10 +133,14 @@ def _decompressed(path: str, stored: BinaryIO) -> AbstractContextManager[BinaryI
     return zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True, closefd=False)
 
 
-def _reader(path: str, settings: PromptSettings) -> Callable[[BinaryIO, PromptSettings], Iterator[NumberedRow]]:
+def _reader(
+    path: str, settings: PromptSettings
+) -> Callable[[BinaryIO, PromptSettings], Iterator[tuple[int, SourceRow | BadPromptRow]]]:
     kind = settings.format if settings.format not in ("auto", "dataset") else _format_of(path)
     if kind == "jsonl":
         return lambda file, settings: jsonl_rows(file, settings.max_row_bytes)
+    if kind == "batch":
+        return lambda file, settings: prompt_batch.batch_rows(file, settings.max_row_bytes)
     if kind == "csv":
         return _csv_rows
     if kind == "parquet":
