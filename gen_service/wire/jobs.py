@@ -184,6 +184,15 @@ class ShardList(_View):
     data: list[Shard]
 
 
+class ResultPage(_View):
+    """Published rows of a job in the order of publishing. `next_cursor` leads on to what comes after them, also where
+    that is not published yet, and is None where nothing more will come."""
+
+    version: Literal[1] = 1
+    data: list[dict[str, Any]]
+    next_cursor: str | None
+
+
 class JobEventView(_View):
     """One event of a job: `state` and `notice` are kept and have an id to resume from, `progress` has none."""
 
