@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,43 +10,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gen_service.jobs.rates import Rate, Rates
 from gen_service.jobs.runner import RunningJob
 
 REFRESH_S = 0.5
 LINE_S = 10.0
-RATE_WINDOW_S = 30.0
 
 COLOURS = {"correct": "green", "incorrect": "yellow", "error": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast a job goes: rows and tokens a second over the last 30 s, and seconds left (None: not known)."""
-
-    rows: float
-    tokens: float
-    left_s: float | None
-
-
-class Rates:
-    """A sliding window over a job's counters."""
-
-    def __init__(self) -> None:
-        self._points: deque[tuple[float, int, int]] = deque()
-
-    def at(self, now: float, running: RunningJob) -> Rate:
-        """The rates at time `now` (seconds on any steady clock)."""
-        progress = running.progress
-        self._points.append((now, progress.published, progress.completion_tokens))
-        while now - self._points[0][0] > RATE_WINDOW_S:
-            self._points.popleft()
-        began, rows, tokens = self._points[0]
-        seconds = max(now - began, 1e-9)
-        rate = (progress.published - rows) / seconds
-        left = None
-        if progress.expected is not None and rate > 0:
-            left = max(0, progress.expected - progress.done) / rate
-        return Rate(rate, (progress.completion_tokens - tokens) / seconds, left)
 
 
 class JobView:
@@ -68,7 +36,7 @@ class JobView:
     def show(self, running: RunningJob) -> None:
         """The job to show."""
         self._running = running
-        self._rates.at(asyncio.get_running_loop().time(), running)
+        self._rates.at(asyncio.get_running_loop().time(), running.progress)
 
     def notice(self, words: str) -> None:
         """Print a line above the view."""
@@ -92,7 +60,7 @@ class JobView:
             await asyncio.sleep(REFRESH_S if self._live else LINE_S)
             if self._running is None:
                 continue
-            rate = self._rates.at(loop.time(), self._running)
+            rate = self._rates.at(loop.time(), self._running.progress)
             if self._live is not None:
                 self._live.update(view(self._running, rate), refresh=True)
             else:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from gen_service.generation.progress import Progress
 from gen_service.jobs.job import make_spec
+from gen_service.jobs.rates import Rates
 from gen_service.jobs.runner import RunningJob
-from gen_service.terminal.live import RATE_WINDOW_S, JobView, Rates, duration, line, view
+from gen_service.terminal.live import JobView, duration, line, view
 
 SPEC = make_spec({"prompts": "x.jsonl", "endpoints": "http://127.0.0.1:1"})
 
@@ -29,38 +28,12 @@ def test_durations_are_words(seconds: float | None, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_the_rate_is_that_of_the_window_and_the_rest_follows_from_it() -> None:
-    job, rates = running(), Rates()
-    rates.at(0.0, job)
-    for second in range(1, 101):
-        job.progress.published += 2 if second > 60 else 0
-        job.progress.completion_tokens += 20 if second > 60 else 0
-        rate = rates.at(float(second), job)
-    assert (rate.rows, rate.tokens) == (2.0, 20.0)
-    assert rate.left_s == (100 - 80) / 2
-    assert len(rates._points) <= RATE_WINDOW_S + 2
-
-
-@given(
-    st.lists(st.tuples(st.floats(0.01, 60), st.integers(0, 50)), max_size=40), st.one_of(st.none(), st.integers(0, 99))
-)
-def test_rates_are_never_negative(steps: list[tuple[float, int]], expected: int | None) -> None:
-    job, rates, now = running(expected), Rates(), 0.0
-    for seconds, rows in steps:
-        now += seconds
-        job.progress.published += rows
-        rate = rates.at(now, job)
-        assert rate.rows >= 0
-        assert rate.tokens >= 0
-        assert rate.left_s is None or rate.left_s >= 0
-
-
 @pytest.mark.parametrize("expected", [None, 0, 100])
 def test_the_view_and_the_line_show_the_same_numbers(expected: int | None) -> None:
     job, console = running(expected), Console(record=True, width=160)
     job.progress.published = 1234
     job.progress.outcomes.update({"correct": 1000, "error": 234})
-    rate = Rates().at(1.0, job)
+    rate = Rates().at(1.0, job.progress)
     console.print(view(job, rate))
     text = console.export_text()
     assert "1,234/" in text

@@ -1,0 +1,43 @@
+"""How fast a job goes, told from its counters alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from gen_service.generation.progress import Progress
+
+RATE_WINDOW_S = 30.0
+# Looks closer together than this share a point, so that many who look cost no memory.
+RATE_STEP_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast a job goes: rows and tokens a second over the last 30 s, and seconds left (None: not known)."""
+
+    rows: float
+    tokens: float
+    left_s: float | None
+
+
+class Rates:
+    """A sliding window over a job's counters. The first look begins it."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int, int]] = deque()
+
+    def at(self, now: float, progress: Progress) -> Rate:
+        """The rates at time `now` (seconds on any steady clock)."""
+        points = self._points
+        if not points or now - points[-1][0] >= RATE_STEP_S:
+            points.append((now, progress.published, progress.completion_tokens))
+        while now - points[0][0] > RATE_WINDOW_S:
+            points.popleft()
+        began, rows, tokens = points[0]
+        seconds = max(now - began, 1e-9)
+        rate = (progress.published - rows) / seconds
+        left = None
+        if progress.expected is not None and rate > 0:
+            left = max(0, progress.expected - progress.done) / rate
+        return Rate(rate, (progress.completion_tokens - tokens) / seconds, left)
