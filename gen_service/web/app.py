@@ -1,0 +1,43 @@
+"""The REST door: routers, errors and checks around one controller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from gen_service.controller.controller import Controller
+from gen_service.service_settings import ServiceSettings
+from gen_service.web import health, jobs
+from gen_service.web.door import Door
+from gen_service.web.problems import install_problems
+from gen_service.wire.jobs import Problem
+from gen_service.wire.openai import OpenAIError
+
+ROUTERS = (health.router, jobs.router)
+
+
+def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
+    """The ASGI app of the service. The controller is opened and closed by the caller."""
+    # The pages that come with the framework load scripts from elsewhere; /openapi.json is enough for any tool.
+    app = _Documented(title="gen-service", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.controller = controller
+    app.state.settings = settings
+    install_problems(app)
+    app.add_middleware(Door, max_body_bytes=settings.http.max_body_bytes)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+class _Documented(FastAPI):
+    """With the schemas of errors, which the routes name by reference because of their media types."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for model in (Problem, OpenAIError):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas |= {**schema.pop("$defs", {}), model.__name__: schema}
+        return super().openapi()

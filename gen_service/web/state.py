@@ -1,0 +1,25 @@
+"""What the routes share: the controller and the settings, built once by `create_app` and handed down here."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from gen_service.controller.controller import Controller
+from gen_service.service_settings import ServiceSettings
+
+
+def controller_of(connection: HTTPConnection) -> Controller:
+    """The controller behind the app that answers `connection`."""
+    return cast(Controller, connection.app.state.controller)
+
+
+def settings_of(connection: HTTPConnection) -> ServiceSettings:
+    """The settings of the app that answers `connection`."""
+    return cast(ServiceSettings, connection.app.state.settings)
+
+
+ControllerDep = Annotated[Controller, Depends(controller_of)]
+SettingsDep = Annotated[ServiceSettings, Depends(settings_of)]
