@@ -31,7 +31,11 @@ GenServiceError
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, NamedTuple
+
+# How an EndpointError reads. A base URL has no blanks, so its end is sure.
+_FAILURE = re.compile(r"([a-z_]+) at \S+?(?: \(HTTP (\d+)\))?: (.*)", re.DOTALL)
 
 
 class GenServiceError(Exception):
@@ -91,6 +95,22 @@ class EndpointError(GenServiceError):
         self.status = status
         code = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"{self.cause} at {endpoint}{code}: {words}")
+
+
+class Failure(NamedTuple):
+    """What the text of an EndpointError says: the error's `cause`, the HTTP status if there was one, the words."""
+
+    cause: str
+    status: int | None
+    words: str
+
+
+def failure_of(text: str) -> Failure | None:
+    """An EndpointError as it stands in the `error` of a published row, read back; None for any other text."""
+    if (match := _FAILURE.fullmatch(text)) is None:
+        return None
+    cause, status, words = match.groups()
+    return Failure(cause, None if status is None else int(status), words)
 
 
 class RequestRefused(EndpointError):
