@@ -7,14 +7,33 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+import yaml
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from gen_service.errors import SpecError
 from gen_service.settings import EndpointSettings, Section
+
+PREFIX = "GEN_SERVICE_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+SECRET_FIELDS = frozenset({"api_key", "database"})
+# The password in scheme://user:password@host, whatever it holds; and one given as a parameter.
+_USER_PASSWORD = re.compile(r"(://[^/\s:@]*:).*@")
+_SECRET_QUERY = re.compile(r"([?&](?:password|passwd|secret|token|key|api_key)=)[^&\s]*", re.IGNORECASE)
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -118,17 +137,42 @@ class LogSettings(Section):
     format: Literal["json", "text"] = "json"
 
 
-class ServiceSettings(BaseSettings):
-    """All settings of `gen-service serve`."""
+class _Sources(BaseSettings):
+    """Flags over environment over file over defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GEN_SERVICE_",
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        nested_model_default_partial_update=True,
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, nested_model_default_partial_update=True
     )
-    config_file: ClassVar[Path | None] = None
+    # What the file says; a subclass made for one reading sets it.
+    file_values: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The places that settings come from, the strongest first."""
+        return init_settings, _Environment(settings_cls), InitSettingsSource(settings_cls, cls.file_values)
+
+
+class _Environment(EnvSettingsSource):
+    """A list may be written as JSON or with commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: object) -> object:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return [item.strip() for item in str(value).split(",") if item.strip()]
+
+
+class ServiceSettings(_Sources):
+    """All settings of `gen-service serve`."""
+
+    model_config = SettingsConfigDict(extra="forbid")
 
     endpoints: EndpointSettings
     http: HttpSettings = HttpSettings()
@@ -140,24 +184,102 @@ class ServiceSettings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags over environment over file."""
-        file = YamlConfigSettingsSource(settings_cls, yaml_file=cls.config_file)
-        return init_settings, env_settings, file
+
+class _DataOnly(_Sources):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    data: DataSettings = DataSettings()
 
 
-def load_service_settings(config: Path | None, overrides: dict[str, object] | None = None) -> ServiceSettings:
-    """The settings of the service: flags (`overrides`) over the environment over the file over the defaults.
+def load_service_settings(config: Path | None, overrides: Mapping[str, object] | None = None) -> ServiceSettings:
+    """The settings of the service: flags (`overrides`, nested as the settings are) over the environment over the file
+    (`config`, or what GEN_SERVICE_CONFIG names) over the defaults.
 
     Raises:
         SpecError: the file cannot be read, or a field is wrong; it names the field, the value and what would be right.
     """
-    raise NotImplementedError
+    return _load(ServiceSettings, config, overrides)
+
+
+def load_data_settings(config: Path | None, overrides: Mapping[str, object] | None = None) -> DataSettings:
+    """The section `data` alone, for verbs that need no servers; `overrides` as above: `{"data": {...}}`.
+
+    Raises:
+        SpecError: as above, for fields of this section.
+    """
+    return _load(_DataOnly, config, overrides).data
+
+
+def printable(settings: ServiceSettings) -> str:
+    """The settings as YAML, as a file would say them, with keys and the passwords in URLs masked."""
+    tree = settings.model_dump(mode="json")
+    if settings.data.database is not None:
+        # The rest of the URL says which database is used.
+        tree["data"]["database"] = settings.data.database.get_secret_value()
+    return yaml.safe_dump(_masked(tree), sort_keys=False, allow_unicode=True)
+
+
+_Settings = TypeVar("_Settings", bound=_Sources)
+
+
+def _load(kind: type[_Settings], config: Path | None, overrides: Mapping[str, object] | None) -> _Settings:
+    _refuse_unknown_sections()
+    values = _read_file(config or _config_of_environment())
+    bound = {"file_values": values, "__module__": kind.__module__}
+    reading = cast(type[_Settings], type(kind.__name__, (kind,), bound))
+    try:
+        return reading(**(overrides or {}))
+    except ValidationError as error:
+        raise _spec_error(error) from error
+    except SettingsError as error:
+        raise SpecError(f"{PREFIX}...", "***", f"values of the right kind ({error})") from error
+
+
+def _config_of_environment() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else None
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    """The file as a mapping; a section without a value counts as left out."""
+    if path is None:
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError("config", str(path), f"a readable YAML file ({error})") from error
+    if not isinstance(document, dict):
+        raise SpecError("config", str(path), "a mapping with at least `endpoints`")
+    return {str(section): value for section, value in document.items() if value is not None}
+
+
+def _refuse_unknown_sections() -> None:
+    """A misspelt section in the environment would be passed over in silence."""
+    known = ServiceSettings.model_fields
+    for name in os.environ:
+        section, nested, _ = name.upper().removeprefix(PREFIX).partition("__")
+        if name.upper().startswith(PREFIX) and nested and section.lower() not in known:
+            raise SpecError(name, "***", f"no such section: one of {', '.join(known)}")
+
+
+def _spec_error(error: ValidationError) -> SpecError:
+    """The first problem pydantic found, in our words and without secrets."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "missing":
+        return SpecError(field, None, "a value: the field is required")
+    if kind == "extra_forbidden":
+        return SpecError(field, "***", "no such field: check its spelling")
+    secret = SECRET_FIELDS & set(map(str, first["loc"]))
+    return SpecError(field, "***" if secret else _masked(first["input"]), message[:1].lower() + message[1:])
+
+
+def _masked(tree: object) -> object:
+    if isinstance(tree, dict):
+        return {key: _masked(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_masked(value) for value in tree]
+    if isinstance(tree, str):
+        return _SECRET_QUERY.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", tree))
+    return tree
