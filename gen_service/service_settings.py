@@ -228,11 +228,12 @@ def _load(kind: type[_Settings], config: Path | None, overrides: Mapping[str, ob
     bound = {"file_values": values, "__module__": kind.__module__}
     reading = cast(type[_Settings], type(kind.__name__, (kind,), bound))
     try:
-        return reading(**(overrides or {}))
+        read = reading(**(overrides or {}))
     except ValidationError as error:
         raise _spec_error(error) from error
     except SettingsError as error:
         raise SpecError(f"{PREFIX}...", "***", f"values of the right kind ({error})") from error
+    return kind.model_construct(**dict(read))
 
 
 def _config_of_environment() -> Path | None:

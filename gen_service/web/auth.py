@@ -8,7 +8,7 @@ whose name was turned to 127.0.0.1 is refused, and no browser may call from anot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Security
@@ -17,10 +17,10 @@ from starlette.requests import HTTPConnection
 
 from gen_service.errors import Forbidden, Unauthenticated
 from gen_service.service_settings import LOOPBACK_HOSTS, HttpSettings
-from gen_service.web.state import controller_of, settings_of
+from gen_service.store.keys import SCOPES, Scope
+from gen_service.web.state import controller_of, limits_of, settings_of
 
-Scope = Literal["submit", "read", "admin"]
-ALL_SCOPES: frozenset[str] = frozenset({"submit", "read", "admin"})
+ALL_SCOPES: frozenset[str] = frozenset(SCOPES)
 OPEN_TENANT = "default"
 
 
@@ -48,17 +48,25 @@ class Caller:
 
 
 async def authenticate(connection: HTTPConnection) -> Caller:
-    """Who asks, looked up once a request.
+    """Who asks, looked up and counted once a request.
 
     Raises:
         Unauthenticated: no key where one is needed, or one that does not count.
         Forbidden: no key is needed, but the request comes from elsewhere than this machine.
+        TooManyRequests: the tenant asked too often, or the address came with wrong keys too often.
     """
     known: Caller | None = getattr(connection.state, "caller", None)
-    if known is None:
-        known = await _look_up(connection)
-        connection.state.caller = known
-    return known
+    if known is not None:
+        return known
+    limits = limits_of(connection)
+    try:
+        caller = await _look_up(connection)
+    except Unauthenticated:
+        limits.count_failure(connection.client.host if connection.client is not None else "")
+        raise
+    await limits.admit(caller.tenant)
+    connection.state.caller = caller
+    return caller
 
 
 async def _look_up(connection: HTTPConnection) -> Caller:

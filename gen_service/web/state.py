@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from gen_service.controller.controller import Controller
 from gen_service.service_settings import ServiceSettings
+from gen_service.web.limits import RequestLimits
 
 
 def controller_of(connection: HTTPConnection) -> Controller:
@@ -19,6 +20,11 @@ def controller_of(connection: HTTPConnection) -> Controller:
 def settings_of(connection: HTTPConnection) -> ServiceSettings:
     """The settings of the app that answers `connection`."""
     return cast(ServiceSettings, connection.app.state.settings)
+
+
+def limits_of(connection: HTTPConnection) -> RequestLimits:
+    """What counts the requests to the app that answers `connection`."""
+    return cast(RequestLimits, connection.app.state.limits)
 
 
 ControllerDep = Annotated[Controller, Depends(controller_of)]
