@@ -91,10 +91,10 @@ class ServiceClient:
         Args:
             states: only jobs in one of these; empty for all.
         """
-        cursor: str | None = None
+        cursor, wanted = None, tuple(states)
         while True:
             found = await self._transport.get(
-                JobList, JOBS, state=",".join(states) or None, kind=kind, name=name, limit=page, cursor=cursor
+                JobList, JOBS, state=wanted, kind=kind, name=name, limit=page, cursor=cursor
             )
             for view in found.data:
                 yield view
@@ -169,7 +169,7 @@ class ServiceClient:
             def form() -> aiohttp.FormData:
                 # aiohttp reads it in a thread, piece by piece, and may close it when a try fails.
                 file = opened.enter_context(source.open("rb"))
-                data = aiohttp.FormData()
+                data = aiohttp.FormData(quote_fields=False)
                 data.add_field("purpose", purpose)
                 data.add_field("file", file, filename=source.name, content_type="application/octet-stream")
                 return data

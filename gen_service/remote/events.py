@@ -45,35 +45,39 @@ async def follow(
     """
     loop = asyncio.get_running_loop()
     heard_at, wait_s = loop.time(), 0.0
+    # Only where the caller knows events already can a stream end well without the one that says so.
+    may_be_past_the_end, was_final = after is not None, False
     while True:
-        is_whole, heard = False, False
         error: RequestError | None = None
         try:
-            async with aclosing(_one_connection(transport, job_id, after)) as events:
-                async for event in events:
-                    heard, wait_s = True, 0.0
-                    after = event.id if event.id is not None else after
-                    yield event
-                    if is_end(event):
-                        return
-            is_whole = True
+            async with aclosing(_one_connection(transport, job_id, after)) as pieces:
+                async for events in pieces:
+                    heard_at, wait_s = loop.time(), 0.0
+                    for event in events:
+                        may_be_past_the_end = False
+                        after = event.id if event.id is not None else after
+                        yield event
+                        if is_end(event):
+                            return
+            if may_be_past_the_end:
+                # The service ends a stream when it drains, too: the next one counts, if the job is final before it.
+                if was_final:
+                    return
+                was_final = (await transport.get(JobView, job_path(job_id))).state in FINAL
         except RequestError as problem:
             if not may_pass(problem, is_repeatable=True):
                 raise
             error = problem
-        # The service ends a stream when it drains, and when all of a final job's events were sent.
-        if is_whole and not heard and await _is_final(transport, job_id):
-            return
-        now = loop.time()
-        if is_whole or heard:
-            heard_at = now
         wait_s = _next_wait_s(transport, wait_s, error)
-        if now + wait_s - heard_at > without_service_s:
+        if loop.time() + wait_s - heard_at > without_service_s:
             raise error or Unavailable(f"no event of {job_id} for {without_service_s:g} s")
         await asyncio.sleep(wait_s)
 
 
-async def _one_connection(transport: Transport, job_id: str, after: int | None) -> AsyncGenerator[JobEventView, None]:
+async def _one_connection(
+    transport: Transport, job_id: str, after: int | None
+) -> AsyncGenerator[list[JobEventView], None]:
+    """The events of each piece that comes; none for a heartbeat."""
     headers = {"Accept": "text/event-stream"}
     if after is not None:
         headers["Last-Event-ID"] = str(after)
@@ -81,18 +85,13 @@ async def _one_connection(transport: Transport, job_id: str, after: int | None) 
     async with transport.opened("GET", path, headers=headers, silence_s=SILENCE_S) as response:
         if response.content_type != "text/event-stream":
             raise unexpected(transport.url, f"{path} is {response.content_type}, not text/event-stream")
-        stream = EventStream("" if after is None else str(after))
+        stream = EventStream()
         async for piece in response.content.iter_any():
             try:
-                events = stream.take(piece)
+                came = stream.take(piece)
             except EventTooLong as error:
                 raise unexpected(transport.url, str(error)) from error
-            for event in events:
-                yield transport.decoded(JobEventView, event.data.encode())
-
-
-async def _is_final(transport: Transport, job_id: str) -> bool:
-    return (await transport.get(JobView, job_path(job_id))).state in FINAL
+            yield [transport.decoded(JobEventView, data) for data in came]
 
 
 def _next_wait_s(transport: Transport, before_s: float, error: RequestError | None) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +23,7 @@ KEEP_ALIVE_S = 4.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
+Parameters = Mapping[str, str | int | Sequence[str] | None]
 Body = Callable[[], aiohttp.FormData | aiohttp.BytesPayload]
 
 
@@ -67,7 +68,7 @@ class Transport:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, answer: type[Answer], path: str, **parameters: str | int | None) -> Answer:
+    async def get(self, answer: type[Answer], path: str, **parameters: str | int | Sequence[str] | None) -> Answer:
         """GET, decoded; tried again. Parameters that are None are left out."""
         return self.decoded(answer, await self.call("GET", path, parameters=parameters, is_repeatable=True))
 
@@ -76,7 +77,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        parameters: Mapping[str, str | int | None] | None = None,
+        parameters: Parameters | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         is_repeatable: bool = False,
@@ -106,7 +107,12 @@ class Transport:
             stop=stop_before_delay(self.patience.within_s),
             reraise=True,
         )
-        return await retrying(once)
+
+        # A lambda that gives a coroutine is none to tenacity, which would not await it.
+        async def tried() -> Result:
+            return await once()
+
+        return await retrying(tried)
 
     @asynccontextmanager
     async def opened(
@@ -114,7 +120,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        parameters: Mapping[str, str | int | None] | None = None,
+        parameters: Parameters | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         silence_s: float = ANSWER_S,
@@ -130,7 +136,7 @@ class Transport:
             async with self._session.request(
                 method,
                 self.url + path,
-                params={name: value for name, value in (parameters or {}).items() if value is not None},
+                params={name: value for name, value in (parameters or {}).items() if value not in (None, ())},
                 headers=headers,
                 data=None if body is None else body(),
                 # A redirect would send the key, or the body, to a place nobody named.
@@ -142,7 +148,7 @@ class Transport:
         except FOREIGN as error:
             raise translated(self.url, error) from error
 
-    def decoded(self, answer: type[Answer], body: bytes) -> Answer:
+    def decoded(self, answer: type[Answer], body: bytes | str) -> Answer:
         """A body as one of our models.
 
         Raises:
