@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gen_service.errors import GenServiceError as GenServiceError
+    from gen_service.errors import RequestError as RequestError
     from gen_service.errors import SpecError as SpecError
     from gen_service.generation.pool import Stop as Stop
     from gen_service.jobs.job import JobSpec as JobSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gen_service.jobs.runner import generate as generate
     from gen_service.jobs.summary import Summary as Summary
     from gen_service.jobs.summary import summarize as summarize
+    from gen_service.remote.client import ServiceClient as ServiceClient
     from gen_service.settings import VerificationSettings as VerificationSettings
     from gen_service.storage.answered_files import open_source as open_source
     from gen_service.storage.traces import part_files as part_files
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from gen_service.verification.rewards import reward as reward
     from gen_service.verification.verify import Answered as Answered
     from gen_service.verification.verify import Verifier as Verifier
+    from gen_service.wire.jobs import JobRequest as JobRequest
+    from gen_service.wire.jobs import JobView as JobView
 
 __version__ = "0.1.0"
 
@@ -34,7 +38,11 @@ _HOMES = {
     "Answered": "gen_service.verification.verify",
     "GenServiceError": "gen_service.errors",
     "JobReport": "gen_service.jobs.runner",
+    "JobRequest": "gen_service.wire.jobs",
     "JobSpec": "gen_service.jobs.job",
+    "JobView": "gen_service.wire.jobs",
+    "RequestError": "gen_service.errors",
+    "ServiceClient": "gen_service.remote.client",
     "SpecError": "gen_service.errors",
     "Stop": "gen_service.generation.pool",
     "Summary": "gen_service.jobs.summary",
@@ -55,7 +63,11 @@ __all__ = [
     "Answered",
     "GenServiceError",
     "JobReport",
+    "JobRequest",
     "JobSpec",
+    "JobView",
+    "RequestError",
+    "ServiceClient",
     "SpecError",
     "Stop",
     "Summary",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gen_service.terminal import remote_verbs
 from gen_service.terminal.exit_codes import FAILED, INTERRUPTED, USAGE
 
 if TYPE_CHECKING:
@@ -157,13 +158,16 @@ def simulated_server(context: typer.Context) -> None:
     serve(context.args)
 
 
+remote_verbs.add_verbs(app)
+
+
 def main() -> None:
     """The console script: turns our errors into one clear line and an exit code."""
-    from gen_service.errors import GenServiceError, SpecError
+    from gen_service.errors import GenServiceError, InvalidRequest, SpecError
 
     try:
         app()
-    except SpecError as error:
+    except (SpecError, InvalidRequest) as error:
         print(f"gen-service: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE)
     except GenServiceError as error:

@@ -29,7 +29,6 @@ from gen_service.wire.openai import FileObject, FilePurpose
 from gen_service.wire.states import FINAL, JobState
 
 JOBS = "/api/v1/jobs"
-DEFAULT_URL = "http://127.0.0.1:8080"
 # How long a watcher waits for a service that is being restarted.
 WITHOUT_SERVICE_S = 600.0
 _LIVE = ("counts", "rates", "servers")
@@ -51,9 +50,9 @@ class ServiceClient:
             the code `unreachable` or `connection_lost` where there was no answer.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, patience: Patience | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, *, patience: Patience | None = None) -> None:
         if not url.startswith(("http://", "https://")):
-            raise InvalidRequest(f"url: got {url!r}; expected a base URL such as {DEFAULT_URL}", field="url")
+            raise InvalidRequest(f"url: got {url!r}; expected a base URL such as http://127.0.0.1:8080", field="url")
         self._transport = Transport(url, key, patience or Patience())
 
     async def __aenter__(self) -> ServiceClient:
