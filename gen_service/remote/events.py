@@ -26,7 +26,7 @@ def job_path(job_id: str, *more: str) -> str:
 
 def is_end(event: JobEventView) -> bool:
     """Whether the event says that the job came into a final state."""
-    return event.type == "state" and event.data.get("state") in FINAL
+    return event.type == "state" and event.data.get("to") in FINAL
 
 
 async def follow(

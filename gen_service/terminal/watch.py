@@ -67,7 +67,7 @@ class JobScreen:
             return
         at = f"{event.at.astimezone():%H:%M:%S}"
         if event.type == "state":
-            state, reason = str(event.data.get("state")), event.data.get("reason")
+            state, reason = str(event.data.get("to")), event.data.get("reason")
             words = Text(f"{at} ").append(state, style=STATE_COLOURS.get(state, ""))
             words.append(f": {readable(reason)}" if reason else "")
         else:

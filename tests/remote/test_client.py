@@ -146,13 +146,13 @@ async def test_jobs_come_in_pages(rude: Any, client: ServiceClient) -> None:
 def tell_a_life(rude: Any) -> list[int]:
     """A job that is done, and its events; the ids of those that are kept."""
     rude.add_job(1, "completed")
-    rude.add_event(3, "state", state="queued")
-    rude.add_event(5, "state", state="running")
+    rude.add_event(3, "state", to="queued")
+    rude.add_event(5, "state", to="running")
     rude.add_event(None, "progress", counts={"published": 5})
     rude.add_event(6, "notice", words="a server is ill \u2028 \x85")
     rude.add_event(None, "progress", counts={"published": 9})
-    rude.add_event(9, "state", state="finalizing")
-    rude.add_event(11, "state", state="completed")
+    rude.add_event(9, "state", to="finalizing")
+    rude.add_event(11, "state", to="completed")
     return [3, 5, 6, 9, 11]
 
 
@@ -183,7 +183,7 @@ async def test_each_kept_event_comes_once_and_in_order_whatever_happens_to_the_c
                 rude.reset("GET", path)
     events = [event async for event in client.events("job-1")]
     assert [event.id for event in events if event.id is not None] == ids
-    assert events[-1].data == {"state": "completed"}
+    assert events[-1].data == {"to": "completed"}
 
 
 async def test_events_go_on_after_the_one_that_is_known(rude: Any, client: ServiceClient) -> None:
