@@ -146,6 +146,28 @@ def verify(
     raise typer.Exit(run_verify(_console(), source, verification, output, choice, show, report))
 
 
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="Settings, YAML; flags and environment go over them.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [default: 8080].")] = None,
+    server: Annotated[list[str] | None, typer.Option(help="Base URL of a vLLM server; repeat for more.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of database, uploads and traces.")] = None,
+    print_settings: Annotated[bool, typer.Option("--print-settings", help="Print them, secrets masked.")] = False,
+) -> None:
+    """Take jobs over REST. SIGTERM lets running samples have their grace; the next start goes on."""
+    from gen_service.service_settings import load_service_settings, printable
+
+    flags = {"http": {"host": host, "port": port}, "endpoints": {"urls": server or None}, "data": {"folder": data}}
+    settings = load_service_settings(config, _given(flags))
+    if print_settings:
+        sys.stdout.write(printable(settings))
+        return
+    from gen_service.web.serve import serve as serve_until_told
+
+    raise typer.Exit(serve_until_told(settings))
+
+
 @app.command(
     "simulated-server",
     # Its flags are parsed where they are used; the engine of the flags here would have to know them all.
@@ -153,9 +175,9 @@ def verify(
 )
 def simulated_server(context: typer.Context) -> None:
     """Serve a simulated vLLM with seeded lengths, speed and faults."""
-    from gen_service.endpoints.simulated.__main__ import main as serve
+    from gen_service.endpoints.simulated.__main__ import main as serve_simulated
 
-    serve(context.args)
+    serve_simulated(context.args)
 
 
 remote_verbs.add_verbs(app)

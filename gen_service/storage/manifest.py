@@ -101,15 +101,15 @@ def writer_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
-def load(destination: Destination) -> list[Manifest]:
-    """All manifests of a job, in order.
+def load(destination: Destination, first: int = 1) -> list[Manifest]:
+    """The manifests of a job from number `first` on, in order; all of them by default.
 
     Raises:
         StorageError: one is missing or damaged, or of a later version.
     """
     names = destination.sizes(FOLDER)
     numbers = [int(stem) for name in names if (stem := name.rsplit("/", 1)[-1].removesuffix(".json")).isdigit()]
-    return [_read(destination, number) for number in range(1, max(numbers, default=0) + 1)]
+    return [_read(destination, number) for number in range(first, max(numbers, default=0) + 1)]
 
 
 def commit(destination: Destination, number: int, manifest: Manifest) -> None:

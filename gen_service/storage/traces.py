@@ -79,9 +79,10 @@ def published_counts(path: str) -> PublishedCounts:
 
 
 def part_batches(
-    destination: Destination, part: Part, columns: Sequence[str] | None = None
+    destination: Destination, part: Part, columns: Sequence[str] | None = None, first_row: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one part, in order, as record batches of at most 256 rows with the columns in the order asked for."""
+    """The rows of one part from `first_row` on, in order, as record batches of at most 256 rows with the columns in
+    the order asked for. Row groups before `first_row` are not read."""
     try:
         file = destination.open(part.file)
     except FileNotFoundError as error:
@@ -94,8 +95,22 @@ def part_batches(
             )
         names = SCHEMA.names if columns is None else list(columns)
         there = [name for name in names if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=there):
-            yield conformed(batch, names)
+        groups, before = _groups_from(parquet.metadata, first_row)
+        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=there):
+            skipped = min(before, batch.num_rows)
+            before -= skipped
+            if skipped < batch.num_rows:
+                yield conformed(batch.slice(skipped), names)
+
+
+def _groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], int]:
+    """The row groups that hold rows from `row` on, and how many of their rows come before it."""
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if row < rows:
+            return list(range(group, metadata.num_row_groups)), row
+        row -= rows
+    return [], 0
 
 
 def _open(path: str) -> tuple[Destination, list[manifest.Manifest]]:

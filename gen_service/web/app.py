@@ -8,14 +8,16 @@ from fastapi import FastAPI
 
 from gen_service.controller.controller import Controller
 from gen_service.service_settings import ServiceSettings
-from gen_service.web import health, jobs
+from gen_service.web import events, health, jobs, results, shards
 from gen_service.web.door import Door
+from gen_service.web.feeds import Feeds
 from gen_service.web.limits import RequestLimits
 from gen_service.web.problems import install_problems
+from gen_service.web.published import PublishedParts
 from gen_service.wire.jobs import Problem
 from gen_service.wire.openai import OpenAIError
 
-ROUTERS = (health.router, jobs.router)
+ROUTERS = (health.router, jobs.router, events.router, results.router, shards.router)
 
 
 def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
@@ -24,6 +26,8 @@ def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
     app = _Documented(title="gen-service", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.controller = controller
     app.state.settings = settings
+    app.state.feeds = Feeds(controller)
+    app.state.published = PublishedParts()
     app.state.limits = RequestLimits(settings.quotas, controller.store.tenants)
     install_problems(app)
     app.add_middleware(Door, max_body_bytes=settings.http.max_body_bytes)

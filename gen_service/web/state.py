@@ -9,7 +9,9 @@ from starlette.requests import HTTPConnection
 
 from gen_service.controller.controller import Controller
 from gen_service.service_settings import ServiceSettings
+from gen_service.web.feeds import Feeds
 from gen_service.web.limits import RequestLimits
+from gen_service.web.published import PublishedParts
 
 
 def controller_of(connection: HTTPConnection) -> Controller:
@@ -27,5 +29,17 @@ def limits_of(connection: HTTPConnection) -> RequestLimits:
     return cast(RequestLimits, connection.app.state.limits)
 
 
+def feeds_of(connection: HTTPConnection) -> Feeds:
+    """What the watchers of jobs share in the app that answers `connection`."""
+    return cast(Feeds, connection.app.state.feeds)
+
+
+def published_of(connection: HTTPConnection) -> PublishedParts:
+    """What is known of published files in the app that answers `connection`."""
+    return cast(PublishedParts, connection.app.state.published)
+
+
 ControllerDep = Annotated[Controller, Depends(controller_of)]
 SettingsDep = Annotated[ServiceSettings, Depends(settings_of)]
+FeedsDep = Annotated[Feeds, Depends(feeds_of)]
+PublishedDep = Annotated[PublishedParts, Depends(published_of)]

@@ -1,0 +1,179 @@
+"""The service as one process: opens the store, the controller and the REST door, and drains when it is told to end.
+
+The first SIGTERM or SIGINT lets running samples have their grace while the door goes on answering: looking is still
+possible, new jobs are refused. When all jobs are at rest the process ends. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+import uvloop
+
+from gen_service.controller.controller import Controller
+from gen_service.errors import SpecError
+from gen_service.service_settings import HttpSettings, ServiceSettings
+from gen_service.store.database import open_store
+from gen_service.store.store import Store
+from gen_service.store.urls import database_url
+from gen_service.web.app import create_app
+from gen_service.web.logs import setup_logs
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+# How long answers that are being sent may take once everything else has ended.
+LAST_ANSWERS_S = 10
+_log = structlog.get_logger(__name__)
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Run the service until a signal ends it; the exit code: 0 when it drained, 130 when it was told twice.
+
+    Writes one line, `listening on http://host:port`, to standard output when it answers.
+
+    Raises:
+        SpecError: the address cannot be listened on, or is open to others while there is no key.
+        StorageError: the data folder is another service's.
+    """
+    setup_logs(settings.log)
+    allow_many_files()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+def allow_many_files() -> None:
+    """Every request in flight and every watcher is an open file: take as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:
+        _log.warning("the limit on open files stays", soft=soft, hard=hard, reason=str(error))
+
+
+async def refuse_open_door(http: HttpSettings, store: Store) -> None:
+    """A service that others can reach needs keys.
+
+    Raises:
+        SpecError: the address is not a loopback one, and no key was ever made.
+    """
+    if not http.is_loopback and not await store.keys.any():
+        raise SpecError(
+            "http.host",
+            http.host,
+            "127.0.0.1 while there is no key, since anybody could send jobs: make a key first, by "
+            "`gen-service keys create`",
+        )
+
+
+async def _serve(settings: ServiceSettings) -> int:
+    async with open_store(database_url(settings.data)) as store:
+        await refuse_open_door(settings.http, store)
+        with _bound(settings.http) as listener:
+            async with Controller(settings, store) as controller:
+                return await _answer(controller, settings, listener)
+
+
+async def _answer(controller: Controller, settings: ServiceSettings, listener: socket.socket) -> int:
+    door = _Door(_door_config(controller, settings))
+    ending = _Ending(controller, door)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.ask)
+    try:
+        _log.info("listening", url=_url(settings.http.host, listener))
+        sys.stdout.write(f"listening on {_url(settings.http.host, listener)}\n")
+        sys.stdout.flush()
+        await door.serve(sockets=[listener])
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    return await ending.exit_code()
+
+
+def _door_config(controller: Controller, settings: ServiceSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(controller, settings),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Nothing here depends on who a proxy says the client is.
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
+    )
+
+
+class _Door(uvicorn.Server):
+    """Without uvicorn's own signals: it would stop answering at the first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Ending:
+    """What signals do."""
+
+    def __init__(self, controller: Controller, door: uvicorn.Server) -> None:
+        self._controller = controller
+        self._door = door
+        self._draining: asyncio.Task[None] | None = None
+        self._is_forced = False
+
+    def ask(self) -> None:
+        """A signal came."""
+        if self._draining is None:
+            _log.info("draining")
+            self._draining = asyncio.create_task(self._controller.drain())
+            self._draining.add_done_callback(self._close_door)
+        elif not self._is_forced:
+            _log.warning("ending at once")
+            self._is_forced = self._door.force_exit = True
+            self._draining.cancel()
+
+    async def exit_code(self) -> int:
+        """How it went, once the door is closed."""
+        if self._is_forced:
+            return INTERRUPTED
+        try:
+            if self._draining is not None:
+                await self._draining
+        except Exception as error:
+            _log.error("draining failed", exc_info=error)
+            return FAILED
+        return DONE
+
+    def _close_door(self, _: object) -> None:
+        self._door.should_exit = True
+
+
+@contextlib.contextmanager
+def _bound(http: HttpSettings) -> Iterator[socket.socket]:
+    """A socket at the address, not yet listening, so that nobody is let in before there is an answer."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise SpecError("http.host", http.host, f"an address of this machine ({error.strerror})") from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise SpecError("http.port", http.port, f"a free port at {http.host} ({error.strerror})") from error
+        yield listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
