@@ -11,6 +11,7 @@ from gen_service.errors import BadPromptRow, StorageError
 from gen_service.records import Trace
 from gen_service.settings import OutputSettings
 from gen_service.storage import manifest, published_parts
+from gen_service.storage.backlog import Backlog
 from gen_service.storage.card import write_card
 from gen_service.storage.dead_letter import DeadLetter
 from gen_service.storage.destination import Destination, open_destination
@@ -68,6 +69,7 @@ class JobFolder:
     Attributes:
         epoch: 1-based number of this run of the job.
         published: what all runs have published so far.
+        backlog: how far the disk is behind.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class JobFolder:
         self._shards = ShardWriter(
             self._destination, self._output, self.epoch, self._sampling, self._space, self._commit
         )
+        self.backlog = Backlog(self._watermark, self._journal, self._shards)
         return self
 
     async def __aexit__(
@@ -252,12 +255,11 @@ class JobFolder:
 
     def _open_journal(self) -> None:
         covered = self._last.journal_covered
-        if covered.segment and not segment_path(self._places.journal, covered.segment).exists():
-            self._notice(
-                f"the journal of earlier runs is not in {self._places.journal}; what it held is generated again"
-            )
+        journal = self._places.journal
+        if covered.segment and not segment_path(journal, covered.segment).exists():
+            self._notice(f"the journal of earlier runs is not in {journal}; what it held is generated again")
         self._watermark = Watermark(covered)
-        self._journal = Journal(self._places.journal, self._space, self._watermark, covered=covered)
+        self._journal = Journal(journal, self._space, self._watermark, covered=covered)
         if self._journal.torn_bytes:
             self._notice(f"cut {self._journal.torn_bytes} bytes of an unfinished write off the journal")
         self._done_ids.add_many(trace.sample.sample_id for _, trace in self._journal.replay())

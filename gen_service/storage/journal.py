@@ -62,19 +62,32 @@ class Journal:
         self._covered = covered
         self._gather_s = gather_s
         self._segment_bytes = segment_bytes
+        self._bytes: dict[int, int] = {}
         make_folder(folder)
         self.release(covered)
         self._earlier = segments.segment_numbers(folder)
         self.torn_bytes = sum(segments.repair(*self._part_to_read(number)) for number in self._earlier)
+        self._bytes |= {number: segments.segment_path(folder, number).stat().st_size for number in self._earlier}
         self._next_number = max([0, covered.segment, *self._earlier]) + 1
         self._segment: segments.SegmentWriter | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._writing = 0
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._written: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its segments on disk."""
+        return sum(list(self._bytes.values()))
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are appended and not yet durable."""
+        return len(self._waiting) + self._writing
 
     async def append(self, trace: Trace) -> JournalPosition:
         """Write one row; it is durable when this returns. If the caller is cancelled it may still be written.
@@ -111,6 +124,7 @@ class Journal:
         for number in segments.segment_numbers(self._folder):
             if number < low.segment:
                 segments.segment_path(self._folder, number).unlink()
+                self._bytes.pop(number, None)
 
     async def close(self) -> None:
         """Write what waits, then close. Rows appended later fail."""
@@ -144,6 +158,7 @@ class Journal:
             self._timer = None
         self._due = loop.time() + self._gather_s
         group = self._take_group()
+        self._writing = len(group)
         self._written = loop.create_future()
         self._thread.submit(self._write_group, loop, group)
 
@@ -174,6 +189,7 @@ class Journal:
             self._segment = segments.SegmentWriter(self._folder, self._next_number, self._space)
             self._next_number += 1
         offset = self._segment.append(frame)
+        self._bytes[self._segment.number] = self._segment.end
         positions = [JournalPosition(self._segment.number, offset, index) for index in range(len(rows))]
         self._watermark.opened(positions, JournalPosition(self._segment.number, self._segment.end, 0))
         return positions
@@ -184,6 +200,7 @@ class Journal:
         if self._written is not None:
             self._written.set_result(None)
             self._written = None
+        self._writing = 0
         if isinstance(result, BaseException):
             self._fail(group, result)
             return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +43,14 @@ Row = tuple[JournalPosition, Trace]
 Commit = Callable[[Part, list[JournalPosition]], None]
 
 
+class Committed(NamedTuple):
+    """What one run has committed so far: rows, files and their bytes."""
+
+    rows: int = 0
+    parts: int = 0
+    bytes: int = 0
+
+
 class ShardWriter:
     """Gathers rows into row groups and parts; all writing happens in one worker thread.
 
@@ -55,6 +65,9 @@ class ShardWriter:
         epoch: of this run; in the parts' names.
         sampling: as JSON, for the rows.
         commit: called in the worker thread with each part, when its file is durable, and the rows it holds.
+
+    Attributes:
+        committed: what this run has committed so far.
     """
 
     def __init__(
@@ -78,9 +91,22 @@ class ShardWriter:
         self._group: list[Row] = []
         self._group_bytes = 0
         self._part_rows = 0
+        self.committed = Committed()
+        self._added = 0
+        self._parts_began: deque[float] = deque()
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._open_part: OpenPart | None = None
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that were added and are not committed."""
+        return self._added - self.committed.rows
+
+    def oldest_s(self) -> float:
+        """Seconds since the oldest row that is not committed was added; 0.0 without any."""
+        began = list(self._parts_began)
+        return time.monotonic() - began[0] if began else 0.0
 
     async def add(self, position: JournalPosition, trace: Trace) -> None:
         """Take one row, which has a verdict. It is in a part later, when that part is committed.
@@ -92,7 +118,10 @@ class ShardWriter:
             raise self._failure
         self._group.append((position, trace))
         self._group_bytes += codec.approximate_bytes(trace)
+        if self._part_rows == 0:
+            self._parts_began.append(time.monotonic())
         self._part_rows += 1
+        self._added += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._settings.shard_s, self.cut)
         if self._part_rows >= self._settings.shard_rows:
@@ -171,6 +200,9 @@ class ShardWriter:
         described = part.close()
         self._space.write(part.name, lambda: self._destination.adopt(part.path, part.name))
         self._commit(described, part.positions)
+        done = self.committed
+        self.committed = Committed(done.rows + described.rows, done.parts + 1, done.bytes + described.bytes)
+        self._parts_began.popleft()
 
     def _abandon(self) -> None:
         if self._open_part is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 
 from gen_service.storage.frames import ORIGIN, JournalPosition
@@ -19,21 +20,23 @@ class Watermark:
 
     def __init__(self, covered: JournalPosition = ORIGIN) -> None:
         self._lock = threading.Lock()
-        self._open: set[JournalPosition] = set()
+        # When each became durable, or was found by a replay; in that order.
+        self._open: dict[JournalPosition, float] = {}
         self._replayed_to: JournalPosition | None = covered
         self._end = covered
 
     def opened(self, positions: Iterable[JournalPosition], end: JournalPosition) -> None:
         """These rows are durable; later ones will not lie before `end`. Calls come in journal order."""
+        now = time.monotonic()
         with self._lock:
-            self._open.update(positions)
+            self._open.update(dict.fromkeys(positions, now))
             self._end = max(self._end, end)
 
     def replaying(self, position: JournalPosition, is_open: bool) -> None:
         """A replay has reached this row, which is published already unless it `is_open`."""
         with self._lock:
             if is_open:
-                self._open.add(position)
+                self._open[position] = time.monotonic()
             self._replayed_to = position._replace(row=position.row + 1)
 
     def replayed(self) -> None:
@@ -44,7 +47,18 @@ class Watermark:
     def settled(self, positions: Iterable[JournalPosition]) -> None:
         """These rows are in parts that the next manifest names."""
         with self._lock:
-            self._open.difference_update(positions)
+            for position in positions:
+                self._open.pop(position, None)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows that are durable here, and neither published nor being so."""
+        return len(self._open)
+
+    def oldest_s(self) -> float:
+        """Seconds since the oldest of the open rows became durable, or was found by a replay; 0.0 without any."""
+        with self._lock:
+            return time.monotonic() - next(iter(self._open.values())) if self._open else 0.0
 
     def low(self) -> JournalPosition:
         """Every row before this position is published, or will be with the rows settled so far."""

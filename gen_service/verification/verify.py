@@ -93,6 +93,16 @@ class Verifier:
         return self._pool.asked
 
     @property
+    def workers_busy(self) -> int:
+        """Worker processes that are asked something now."""
+        return self._pool.busy
+
+    @property
+    def requests_waiting(self) -> int:
+        """Requests that wait for a worker."""
+        return self._pool.waiting
+
+    @property
     def grades_kept(self) -> int:
         """Grades kept, at most 16,384."""
         return self._checks.grades_kept

@@ -44,10 +44,21 @@ class WorkerPool:
         self._idle: list[Worker] = []
         self._unfinished: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._asking = 0
         self.asked = 0
         self.started = 0
         self.ended = 0
         self.ready: Ready | None = None
+
+    @property
+    def busy(self) -> int:
+        """How many workers are asked something now."""
+        return min(self._asking, self._settings.workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls of `answer` wait for a worker."""
+        return self._asking - self.busy
 
     async def start(self) -> Ready:
         """Starts a worker, which has the kind loaded.
@@ -70,15 +81,18 @@ class WorkerPool:
         keep dying or cannot load their kind.
         """
         exchange = Exchange(requests)
-        async with self._places:
-            self.asked += len(requests)
-            try:
+        self._asking += 1
+        try:
+            async with self._places:
+                self.asked += len(requests)
                 for fresh in (False, True):
                     await self._attempt(exchange, fresh)
                     if exchange.replies:
                         return exchange.replies
-            except KindUnusable as problem:
-                return [exchange.failed(str(problem))]
+        except KindUnusable as problem:
+            return [exchange.failed(str(problem))]
+        finally:
+            self._asking -= 1
         reason = "the verifier was closed" if self._closed else "two verifier processes died"
         return [exchange.failed(f"{reason} during this check")]
 

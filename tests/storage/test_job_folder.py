@@ -78,6 +78,29 @@ async def test_every_recorded_trace_is_published_once_and_read_back(
     assert job.published.completion_tokens == sum(table["completion_tokens"])
 
 
+async def test_the_backlog_is_what_is_not_yet_published(open_job: Open, make_trace: MakeTrace) -> None:
+    made = [make_trace(number, verdict="correct") for number in range(30)]
+    async with open_job(shard_rows=1000) as job:
+        backlog = job.backlog
+        assert (backlog.journal_rows, backlog.shard_rows, backlog.waiting_rows) == (0, 0, 0)
+        assert (backlog.journal_oldest_s, backlog.shard_oldest_s) == (0.0, 0.0)
+        positions = await asyncio.gather(*(job.record(dataclasses.replace(trace, verdict=None)) for trace in made))
+        assert (backlog.journal_rows, backlog.shard_rows) == (30, 0)
+        assert backlog.journal_oldest_s > 0.0
+        assert backlog.journal_bytes > 0
+        for position, trace in list(zip(positions, made, strict=True))[:20]:
+            await job.publish(position, trace)
+        assert (backlog.journal_rows, backlog.shard_rows, backlog.committed) == (30, 20, (0, 0, 0))
+        assert backlog.shard_oldest_s > 0.0
+        await job.flush()
+        assert (backlog.journal_rows, backlog.shard_rows, backlog.shard_oldest_s) == (10, 0, 0.0)
+        assert (backlog.committed.rows, backlog.committed.parts) == (20, 1)
+        assert backlog.committed.bytes > 0
+    async with open_job() as job:
+        found = await asyncio.to_thread(lambda: list(job.recovered()))
+        assert (len(found), job.backlog.journal_rows, job.backlog.committed) == (10, 10, (0, 0, 0))
+
+
 async def test_what_was_recorded_and_not_published_is_recovered_by_the_next_run(
     open_job: Open, make_trace: MakeTrace, assert_same: Callable[[Trace, Trace], None]
 ) -> None:

@@ -58,6 +58,21 @@ async def test_rows_come_back_in_order_at_the_positions_that_were_acknowledged(
         assert_same(back, trace)
 
 
+async def test_it_knows_how_many_rows_wait_and_how_many_bytes_it_has(tmp_path: Path, make_trace: MakeTrace) -> None:
+    journal = _open(tmp_path, gather_s=0, segment_bytes=5000)
+    rows = [asyncio.ensure_future(journal.append(make_trace(number, chars=2000))) for number in range(40)]
+    assert (journal.waiting_rows, journal.size) == (0, 0)
+    await asyncio.sleep(0)
+    assert journal.waiting_rows == 40
+    await asyncio.gather(*rows)
+    positions = [await journal.append(make_trace(number, chars=2000)) for number in range(40, 80)]
+    assert (journal.waiting_rows, journal.size) == (0, sum(path.stat().st_size for path in _segments(tmp_path)))
+    journal.release(positions[-1])
+    assert journal.size == sum(path.stat().st_size for path in _segments(tmp_path)) > 0
+    await journal.close()
+    assert _open(tmp_path).size == journal.size
+
+
 async def test_rows_are_written_in_groups(tmp_path: Path, make_trace: MakeTrace) -> None:
     journal = _open(tmp_path)
     positions = await asyncio.gather(*(journal.append(make_trace(number)) for number in range(1000)))

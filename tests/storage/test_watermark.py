@@ -40,6 +40,8 @@ def test_every_row_below_the_low_mark_is_settled_and_the_mark_never_falls(
         elif not is_replayed:
             to_replay.clear()
         lows.append(watermark.low())
+        assert watermark.open_rows == len(open_rows)
+        assert (watermark.oldest_s() > 0.0) == bool(open_rows)
         assert all(position in published for position in all_rows if position < lows[-1])
     assert lows == sorted(lows)
     if is_replayed and replayed and new:

@@ -188,6 +188,18 @@ async def test_a_killed_forkserver_is_replaced(forkservers: Forkservers) -> None
         assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
+async def test_checks_wait_when_every_worker_is_busy(hostile: str) -> None:
+    async with running(settings(workers=1, cpu_s=600, wall_s=600, kind=hostile)) as pool:
+        assert (pool.busy, pool.waiting) == (0, 0)
+        checks = [asyncio.create_task(pool.answer(check("g", SLEEP))) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (pool.busy, pool.waiting) == (1, 2)
+        for one in checks:
+            one.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
+        assert (pool.busy, pool.waiting) == (0, 0)
+
+
 async def test_workers_are_recycled() -> None:
     async with running(settings(workers=1).model_copy(update={"recycle_after": 3})) as pool:
         for index in range(2, 9):
