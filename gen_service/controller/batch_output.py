@@ -78,7 +78,9 @@ async def write_outputs(
     for file in (written.output, written.error):
         if file.lines:
             await _register(file, row, files, now)
-    total = row.prompts if row.prompts is not None else written.output.lines + written.error.lines
+    total = written.output.lines + written.error.lines
+    if row.state == "cancelling":  # which has no lines for what was not done
+        total = max(total, row.prompts or 0)
     return {
         **(row.batch or {}),
         "output_file_id": written.output.id if written.output.lines else None,
@@ -159,7 +161,7 @@ def _write(
 
 def _choices(row: JobRow, input_path: Path, max_bytes: int) -> Iterator[tuple[str, int]]:
     """The requests that ask for several choices; the file is read only where there are any."""
-    if row.samples == row.prompts:
+    if row.samples is None or row.samples == row.prompts:
         return
     for line in _requests(input_path, max_bytes):
         if line.request.n > 1:
