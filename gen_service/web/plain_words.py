@@ -14,6 +14,8 @@ LONGEST_VALUE = 100
 SECRET_FIELDS = frozenset({"webhook", "secret", "api_key", "key", "token", "password", "authorization"})
 # What a job spec may say and a request may not.
 SERVER_FIELDS = frozenset({"endpoints", "endpoint", "urls", "url", "api_key", "servers", "server", "pool"})
+# What the framework says first of where a value was.
+_WHERE = frozenset({"body", "query", "path", "header"})
 # Control characters (C0, DEL, C1), line separators, marks that turn text around, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -27,7 +29,9 @@ def plain(text: str) -> str:
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> RequestError:
     """The first of pydantic's complaints in our words; the value is named where it is short and no secret."""
     first = errors[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    place = [str(part) for part in first["loc"]]
+    if place and place[0] in _WHERE:
+        del place[0]
     field = ".".join(plain(part)[:LONGEST_VALUE] for part in place)
     kind, message = first["type"], _phrase(first["msg"])
     if kind == "json_invalid":
