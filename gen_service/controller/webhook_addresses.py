@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -53,20 +54,19 @@ def check_webhook_url(url: str, settings: WebhookSettings) -> None:
     if any(character <= " " or character == "\x7f" for character in url):
         raise _refusal("blanks or control characters", "an https URL without them")
     try:
-        parsed = URL(url)
-        host, user, password = parsed.raw_host or "", parsed.raw_user, parsed.raw_password
+        # Split by the HTTP client's own reader, so that both mean one host.
+        parsed, authority = URL(url), urlsplit(url).netloc
     except ValueError as error:
         raise _refusal("what is not a URL", "an https URL such as https://example.org/done") from error
     if parsed.scheme != "https":
         raise _refusal(f"the scheme {parsed.scheme!r}", "https")
-    if user is not None or password is not None or "@" in parsed.raw_authority:
+    if "@" in authority:
         raise _refusal("a user before the host", "an https URL without one; webhook.secret signs the request")
-    _check_host(host, settings.allow)
+    _check_host(parsed.raw_host or "", "[" in authority, settings.allow)
 
 
-def _check_host(host: str, allow: Sequence[Network]) -> None:
-    is_numeric = _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
-    if ":" in host or is_numeric:
+def _check_host(host: str, is_bracketed: bool, allow: Sequence[Network]) -> None:
+    if is_bracketed or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None:
         try:
             address = ip_address(host)
         except ValueError as error:

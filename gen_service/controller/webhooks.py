@@ -86,8 +86,10 @@ class WebhookSender:
                 for delivery in await self._due():
                     self._under_way.add(delivery.id)
                     tasks.create_task(self._deliver(session, delivery))
+                # Not `wait_for`, which may swallow a cancellation that comes with a wake (Python 3.11).
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
 
     async def _due(self) -> list[Delivery]:
         """What may be begun now."""

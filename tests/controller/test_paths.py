@@ -179,8 +179,10 @@ def test_a_folder_of_too_many_entries_is_refused(place: Path, tmp_path: Path, mo
 
 
 segments = st.sampled_from(
-    ["..", ".", "", "root", "second", "outside", "inner", "out", "hop", "to-second", "mixed", "shared", "again"]
-    + ["deep", "alias", "p.jsonl", "secret.jsonl", "r.jsonl", "missing", "self", "~", "::", "file:", "root-twin"]
+    (
+        *("..", ".", "", "root", "second", "outside", "inner", "out", "hop", "to-second", "mixed", "shared", "again"),
+        *("deep", "alias", "p.jsonl", "secret.jsonl", "r.jsonl", "missing", "self", "~", "::", "file:", "root-twin"),
+    )
 )
 
 
