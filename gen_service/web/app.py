@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from gen_service.controller.controller import Controller
 from gen_service.service_settings import ServiceSettings
-from gen_service.web import events, health, jobs, results, shards
+from gen_service.web import batches, events, files, health, jobs, models, results, shards
 from gen_service.web.door import Door
 from gen_service.web.feeds import Feeds
 from gen_service.web.limits import RequestLimits
@@ -17,7 +17,16 @@ from gen_service.web.published import PublishedParts
 from gen_service.wire.jobs import Problem
 from gen_service.wire.openai import OpenAIError
 
-ROUTERS = (health.router, jobs.router, events.router, results.router, shards.router)
+ROUTERS = (
+    health.router,
+    jobs.router,
+    events.router,
+    results.router,
+    shards.router,
+    files.router,
+    batches.router,
+    models.router,
+)
 
 
 def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
@@ -37,13 +46,19 @@ def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
 
 
 class _Documented(FastAPI):
-    """With the schemas of errors, which the routes name by reference because of their media types."""
+    """With the schemas of our errors, which the routes name by reference because of their media types, in place of
+    the framework's own, which are never sent."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas = document["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             for model in (Problem, OpenAIError):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas |= {**schema.pop("$defs", {}), model.__name__: schema}
+            for operation in (one for path in document["paths"].values() for one in path.values()):
+                if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                    del operation["responses"]["422"]
         return super().openapi()

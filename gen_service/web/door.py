@@ -48,7 +48,7 @@ class Door:
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, leaving: _Leaving) -> None:
         counted = (scope["method"], scope["path"]) != UPLOADS
-        refused = _refusal(headers, self._max_body_bytes if counted else None)
+        refused = _refusal(scope, headers, self._max_body_bytes if counted else None)
         if refused is not None:
             await answer(scope["path"], refused)(scope, receive, leaving)
             return
@@ -99,8 +99,10 @@ class _Counted:
         return message
 
 
-def _refusal(headers: Headers, most: int | None) -> RequestError | None:
-    """Why a request is refused for its headers alone, or None."""
+def _refusal(scope: Scope, headers: Headers, most: int | None) -> RequestError | None:
+    """Why a request is refused before its body comes, or None."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        return RequestError("an address holds no NUL character (%00)", code="malformed_address")
     if (encoding := headers.get("content-encoding", "identity").strip().lower()) != "identity":
         return UnsupportedMedia(f"bodies come as they are, without Content-Encoding {encoding!r}")
     length = headers.get("content-length", "0")

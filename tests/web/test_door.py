@@ -176,3 +176,9 @@ async def test_encoded_bodies_are_refused_everywhere(client: httpx.AsyncClient) 
         answer = await client.post(path, content=b"x", headers={"Content-Encoding": "gzip"})
         assert answer.status_code == 415
         assert (await client.post(path, content=b"x", headers={"Content-Encoding": "identity"})).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/api/v1/typed?number=1&x=%00", "/api/v1/fail/%00", "/v1/%00"])
+async def test_an_address_holds_no_nul(address: str, client: httpx.AsyncClient) -> None:
+    answer = await client.get(address)
+    assert (answer.status_code, "malformed_address" in answer.text) == (400, True)
