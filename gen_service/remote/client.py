@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class ServiceClient:
     async def watch(
         self,
         job_id: str,
-        on_view: Callable[[JobView], None],
+        on_view: Callable[[JobView], None] = lambda _: None,
         on_event: Callable[[JobEventView], None] = lambda _: None,
         *,
         without_service_s: float = WITHOUT_SERVICE_S,
@@ -175,14 +175,24 @@ class ServiceClient:
 
             return self._transport.decoded(FileObject, await self._transport.call("POST", "/v1/files", body=form))
 
-    async def result_page(self, job_id: str, cursor: str | None = None, limit: int | None = None) -> ResultPage:
-        """Published rows after `cursor` (None: from the first), at most `limit`, and the cursor after them."""
-        return await self._transport.get(ResultPage, job_path(job_id, "results"), cursor=cursor, limit=limit)
+    async def result_page(
+        self, job_id: str, cursor: str | None = None, *, limit: int | None = None, columns: Sequence[str] = ()
+    ) -> ResultPage:
+        """Published rows after `cursor` (None: from the first), and the cursor after them.
 
-    async def results(self, job_id: str, cursor: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        Args:
+            limit: at most so many; None for as many as the service gives at once.
+            columns: of the rows; empty for all.
+        """
+        path = job_path(job_id, "results")
+        return await self._transport.get(ResultPage, path, cursor=cursor, limit=limit, columns=tuple(columns))
+
+    async def results(
+        self, job_id: str, cursor: str | None = None, *, columns: Sequence[str] = ()
+    ) -> AsyncIterator[dict[str, Any]]:
         """All rows that are published so far, in the order of publishing, from `cursor` on."""
         while True:
-            page = await self.result_page(job_id, cursor)
+            page = await self.result_page(job_id, cursor, columns=columns)
             for row in page.data:
                 yield row
             cursor = page.next_cursor
