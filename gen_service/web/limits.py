@@ -19,8 +19,8 @@ FAILURES_PER_MINUTE = 60
 MOST_ADDRESSES = 4096
 # How long a tenant's limit may be known without asking the store again.
 KNOWN_S = 10.0
-# Times of the loop are exact to far less than this, and no interval between requests is this short.
-_ROUNDING_S = 1e-6
+# Of one request: far more than what is lost in rounding the loop's times.
+_ROUNDING = 1e-3
 
 
 class TokenBucket:
@@ -33,16 +33,17 @@ class TokenBucket:
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
         self.burst = max(1, per_minute // 6)
-        self._interval_s = 60.0 / per_minute
-        self._full_at = 0.0
+        self._rate = per_minute / 60.0
+        self._left = float(self.burst)
+        self._as_of = 0.0
 
     def take(self, now: float) -> float:
         """Let one through, which is 0.0, or say in how many seconds the next one may come."""
-        full_at = max(self._full_at, now) + self._interval_s
-        wait_s = full_at - self.burst * self._interval_s - now
-        if wait_s > _ROUNDING_S:
-            return wait_s
-        self._full_at = full_at
+        self._left = min(self.burst, self._left + (now - self._as_of) * self._rate)
+        self._as_of = now
+        if self._left < 1.0 - _ROUNDING:
+            return (1.0 - self._left) / self._rate
+        self._left -= 1.0
         return 0.0
 
 
