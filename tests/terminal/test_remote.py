@@ -190,11 +190,11 @@ def endless(folder: Path) -> Path:
 
 async def until(service: dict[str, str], job_id: str, state: str) -> None:
     """Until the job came into a state, for the first time."""
-    async with ServiceClient(service["GEN_SERVICE_URL"], service["GEN_SERVICE_KEY"]) as client:
-        async with aclosing(client.events(job_id)) as events:
-            async for event in events:
-                if event.data.get("to") == state:
-                    return
+    url, key = service["GEN_SERVICE_URL"], service["GEN_SERVICE_KEY"]
+    async with ServiceClient(url, key) as client, aclosing(client.events(job_id)) as events:
+        async for event in events:
+            if event.data.get("to") == state:
+                return
     raise AssertionError(f"{job_id} ended without having been {state}")
 
 
