@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import campaigns, client_cost, latency_share, memory, verification, write_path
+from benchmarks import campaigns, client_cost, latency_share, memory, service_load, verification, write_path
 from benchmarks.figures import RESULTS, Figure, save, show
 
 
@@ -27,10 +27,11 @@ class Size:
     fault_samples: int
     repeats: int
     verification: verification.Size
+    service: service_load.Size
 
 
-SHORT = Size(2_000, 5_000, 2_000, 2_000, 20_000, 2_000, 1_500, 8, 2_000, 3, verification.SHORT)
-FULL = Size(20_000, 10_000, 4_000, 10_000, 200_000, 8_000, 5_000, 20, 10_000, 5, verification.FULL)
+SHORT = Size(2_000, 5_000, 2_000, 2_000, 20_000, 2_000, 1_500, 8, 2_000, 3, verification.SHORT, service_load.SHORT)
+FULL = Size(20_000, 10_000, 4_000, 10_000, 200_000, 8_000, 5_000, 20, 10_000, 5, verification.FULL, service_load.FULL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,6 +60,7 @@ def _benchmarks(size: Size, data: Path | None) -> list[tuple[str, Callable[[], l
         ("memory", lambda: memory.measure(size.few, size.many)),
         ("write_path", lambda: write_path.measure(size.rows, size.repeats)),
         ("verification", lambda: verification.measure(size.verification, data)),
+        ("service_load", lambda: service_load.measure(size.service)),
         ("campaigns", lambda: campaigns.measure(size.kill_samples, size.kills, size.fault_samples)),
     ]
 
