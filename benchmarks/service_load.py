@@ -30,7 +30,7 @@ from gen_service.storage import traces
 from gen_service.store.database import open_store
 from gen_service.store.rows import TenantRow
 from gen_service.wire.jobs import JobRequest, JobView, PromptSource
-from gen_service.wire.states import ACTIVE
+from gen_service.wire.states import FINAL
 
 NAME = "service_load"
 TENANTS = {"small": 1.0, "middle": 2.0, "large": 3.0}
@@ -42,7 +42,7 @@ OFF_SHARE = Target(at_most=0.1)
 # A slot is also free while an answer's end and the next request are on their way: a hundredth of a trace's time here.
 IDLE = Target(at_most=0.03)
 NONE_WRONG = Target(at_most=0)
-POLL_S = 1.0
+POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +186,13 @@ async def _ended(size: Size, run: Run, clients: dict[str, ServiceClient]) -> Non
     began = time.perf_counter()
     watched = run.plan[:: max(1, len(run.plan) // size.watchers)][: size.watchers]
     watchers = [asyncio.create_task(clients[job.tenant].watch(job.job_id, lambda _: None)) for job in watched]
-    any_client = clients["small"]
-    while [view async for view in any_client.jobs(states=sorted(ACTIVE))]:
-        run.memory.rows_now = sum([view.counts.published async for view in any_client.jobs()])
+    while True:
+        run.views = [view async for view in clients["small"].jobs()]
+        run.memory.rows_now = sum(view.counts.published for view in run.views)
+        if all(view.state in FINAL for view in run.views):
+            break
         await asyncio.sleep(POLL_S)
     run.wall_s = time.perf_counter() - began
-    run.views = [view async for view in any_client.jobs()]
     run.watched = [view.state for view in await asyncio.gather(*watchers)]
 
 
