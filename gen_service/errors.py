@@ -174,8 +174,8 @@ CAUSES: tuple[str, ...] = (
 
 def cause_of(words: str) -> str:
     """The cause that the text of an EndpointError begins with, one of CAUSES."""
-    first = words.partition(" at ")[0]
-    return first if first in CAUSES else "other"
+    failure = failure_of(words)
+    return failure.cause if failure is not None and failure.cause in CAUSES else "other"
 
 
 class LocalServerError(GenServiceError):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
+from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -23,6 +24,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 UploadResult = Literal["stored", "refused", "abandoned"]
 WebhookResult = Literal["delivered", "failed", "given_up"]
 SampleOutcome = Literal["completed", "truncated", "error"]
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNITS: Final = ("seconds", "bytes", "tokens")
 
 
@@ -81,9 +83,7 @@ SERVER_STATE = Declared(
     *("gen_service_server_state", "gauge", "1 for the state that a server is in, else 0."), ("server", "state")
 )
 IN_FLIGHT = Declared("gen_service_in_flight", "gauge", "Requests in flight at a server.", ("server",))
-IN_FLIGHT_LIMIT = Declared(
-    "gen_service_in_flight_limit", "gauge", "Most requests that a server is given now.", ("server",)
-)
+IN_FLIGHT_LIMIT = Declared("gen_service_in_flight_limit", "gauge", "Most requests given to a server.", ("server",))
 PLACES_LIMIT = Declared("gen_service_places_limit", "gauge", "Most requests in flight at all servers together.")
 PLACES_WAITING = Declared("gen_service_places_waiting", "gauge", "Samples that wait for a place at a server.")
 EJECTIONS = Declared("gen_service_server_ejections_total", "counter", "How often a server was ejected.", ("server",))
@@ -143,9 +143,7 @@ JOB_EXPECTED = Declared(
 )
 JOB_PUBLISHED = Declared("gen_service_job_published_samples", "gauge", "Samples of a running job published.", ("job",))
 JOB_IN_FLIGHT = Declared("gen_service_job_in_flight", "gauge", "Requests of a running job in flight.", ("job",))
-JOB_WAITING = Declared(
-    "gen_service_job_waiting", "gauge", "Samples of a running job that wait for a place at a server.", ("job",)
-)
+JOB_WAITING = Declared("gen_service_job_waiting", "gauge", "Samples of a running job that wait for a place.", ("job",))
 
 # The doors.
 REQUESTS = Declared(
@@ -163,6 +161,21 @@ UPLOAD_BYTES = Declared("gen_service_upload_bytes_total", "counter", "Bytes of u
 WEBHOOKS = Declared("gen_service_webhooks_total", "counter", "Attempts to deliver a webhook.", ("result",))
 
 DECLARED: Final = tuple(value for value in tuple(globals().values()) if isinstance(value, Declared))
+
+
+class _SoFar:
+    """Counters over many sources, each of which only knows its own sums so far."""
+
+    def __init__(self, *families: Counter) -> None:
+        self._families = families
+        self._counted: WeakKeyDictionary[object, tuple[int, ...]] = WeakKeyDictionary()
+
+    def count(self, source: object, *sums: int) -> None:
+        """Count what a source's sums have grown by since it was last counted."""
+        before = self._counted.get(source, (0,) * len(sums))
+        self._counted[source] = sums
+        for family, now, then in zip(self._families, sums, before, strict=True):
+            family.inc(now - then)
 
 
 class Metrics:
@@ -194,9 +207,8 @@ class Metrics:
         self._uploads = self._counter(UPLOADS)
         self._upload_bytes = self._counter(UPLOAD_BYTES)
         self._webhooks = self._counter(WEBHOOKS)
-        self._published_rows = self._counter(PUBLISHED_ROWS)
-        self._published_parts = self._counter(PUBLISHED_PARTS)
-        self._published_bytes = self._counter(PUBLISHED_BYTES)
+        self._published = _SoFar(*map(self._counter, (PUBLISHED_ROWS, PUBLISHED_PARTS, PUBLISHED_BYTES)))
+        self._verifiers = _SoFar(*map(self._counter, (VERIFIER_REQUESTS, WORKERS_STARTED, WORKERS_ENDED)))
         self._begin_at_zero()
 
     def observe_trace(self, trace: Trace) -> None:
@@ -220,11 +232,13 @@ class Metrics:
         if completion.first_token_s is not None:
             self._first_token_seconds.observe(completion.first_token_s)
 
-    def observe_part(self, rows: int, size: int) -> None:
-        """A part of `rows` rows and `size` bytes was published."""
-        self._published_parts.inc()
-        self._published_rows.inc(rows)
-        self._published_bytes.inc(size)
+    def observe_published(self, run: object, rows: int, parts: int, size: int) -> None:
+        """A run has published this much so far, `size` in bytes. Told again, only what came since is counted."""
+        self._published.count(run, rows, parts, size)
+
+    def observe_verifier(self, verifier: object, requests: int, started: int, ended: int) -> None:
+        """A verifier has asked its workers, started and ended so many so far. Told again, as `observe_published`."""
+        self._verifiers.count(verifier, requests, started, ended)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered.
@@ -233,6 +247,7 @@ class Metrics:
             route: the template of its route, never the path itself.
             seconds: until the head of the answer was sent.
         """
+        method = method if method in METHODS else "other"
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route, method).observe(seconds)
 
