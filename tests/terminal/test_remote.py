@@ -230,7 +230,7 @@ def test_ctrl_c_leaves_the_job_running(service: dict[str, str], tmp_path: Path) 
     ("arguments", "code", "words"),
     [
         (["watch", "job-none"], 1, "job-none"),
-        (["cancel", "../x"], 2, "job_id"),
+        (["cancel", "no id"], 2, "job_id"),
         (["jobs", "--state", "asleep"], 2, "state: got 'asleep'; expected one of validating, queued"),
         (["jobs", "--key", "gs_wrong_key"], 1, "key"),
         (["jobs", "--url", "localhost:8080"], 2, "expected a base URL such as"),
