@@ -183,14 +183,14 @@ class Metrics:
 
     Series of closed label sets are there, with 0, from the start.
 
-    Args:
-        registry: the families are added to it.
+    Attributes:
+        registry: where the families are.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # Else each counter and histogram has a second series with the time at which it began.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry
+        self.registry = registry
         self._samples = self._counter(SAMPLES)
         self._verdicts = self._counter(VERDICTS)
         self._retries = self._counter(RETRIES)
@@ -271,7 +271,7 @@ class Metrics:
             yield
 
     def _counter(self, declared: Declared) -> Counter:
-        return Counter(declared.name, declared.help, declared.labels, unit=declared.unit, registry=self._registry)
+        return Counter(declared.name, declared.help, declared.labels, unit=declared.unit, registry=self.registry)
 
     def _histogram(self, declared: Declared) -> Histogram:
         return Histogram(
@@ -280,7 +280,7 @@ class Metrics:
             declared.labels,
             unit=declared.unit,
             buckets=(*declared.buckets, math.inf),
-            registry=self._registry,
+            registry=self.registry,
         )
 
     def _begin_at_zero(self) -> None:

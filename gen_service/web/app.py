@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from gen_service.controller.controller import Controller
+from gen_service.controller.measurements import Measurements
 from gen_service.service_settings import ServiceSettings
-from gen_service.web import batches, events, files, health, jobs, models, results, shards
+from gen_service.web import batches, events, files, health, jobs, metrics_door, models, results, shards
 from gen_service.web.door import Door
 from gen_service.web.feeds import Feeds
 from gen_service.web.limits import RequestLimits
@@ -19,6 +20,7 @@ from gen_service.wire.openai import OpenAIError
 
 ROUTERS = (
     health.router,
+    metrics_door.router,
     jobs.router,
     events.router,
     results.router,
@@ -35,11 +37,13 @@ def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
     app = _Documented(title="gen-service", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.controller = controller
     app.state.settings = settings
+    app.state.measurements = Measurements(controller)
     app.state.feeds = Feeds(controller)
     app.state.published = PublishedParts()
     app.state.limits = RequestLimits(settings.quotas, controller.store.tenants)
     install_problems(app)
-    app.add_middleware(Door, max_body_bytes=settings.http.max_body_bytes)
+    observe = controller.metrics.observe_request
+    app.add_middleware(Door, max_body_bytes=settings.http.max_body_bytes, observe=observe)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import structlog
 from fastapi import Depends, Security
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
@@ -64,6 +65,7 @@ async def authenticate(connection: HTTPConnection) -> Caller:
     except Unauthenticated:
         limits.count_failure(connection.client.host if connection.client is not None else "")
         raise
+    structlog.contextvars.bind_contextvars(tenant=caller.tenant)
     await limits.admit(caller.tenant)
     connection.state.caller = caller
     return caller

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,17 +20,26 @@ from gen_service.web.problems import answer, as_request_error
 UPLOADS = ("POST", "/v1/files")
 # Asked for every few seconds by whoever watches over the service.
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+# The route of a path that is none of ours, and the status where the client left before there was one.
+UNMATCHED, LEFT = "unmatched", 499
+Observe = Callable[[str, str, int, float], None]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PRIVATE = ("/v1/", "/api/")
 _log = structlog.get_logger(__name__)
 
 
 class Door:
-    """ASGI middleware. `max_body_bytes` bounds what a body brings, whatever its Content-Length says."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    Args:
+        max_body_bytes: bounds what a body brings, whatever its Content-Length says.
+        observe: told of each answer: the template of its route, the method, the status, and the seconds to its head.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, observe: Observe) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -39,12 +49,22 @@ class Door:
         headers = Headers(scope=scope)
         request_id = _request_id(headers.get("x-request-id"))
         leaving = _Leaving(send, request_id, scope["path"])
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            began = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        began = time.perf_counter()
+        try:
             await self._pass(scope, headers, receive, leaving)
-            level = _log.debug if scope["path"] in QUIET else _log.info
-            seconds = round(time.perf_counter() - began, 4)
-            level("request", method=scope["method"], path=scope["path"], status=leaving.status, seconds=seconds)
+        finally:
+            self._note(scope, leaving, began)
+
+    def _note(self, scope: Scope, leaving: _Leaving, began: float) -> None:
+        """One line of the log, and the numbers. The route is the template that the path fits, if any."""
+        route, now = getattr(scope.get("route"), "path", UNMATCHED), time.perf_counter()
+        method, status = scope["method"], leaving.status or LEFT
+        self._observe(route, method, status, (leaving.head_at or now) - began)
+        level = _log.debug if scope["path"] in QUIET else _log.info
+        path, seconds = scope["path"], round(now - began, 4)
+        level("request", method=method, path=path, route=route, status=status, seconds=seconds)
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, leaving: _Leaving) -> None:
         counted = (scope["method"], scope["path"]) != UPLOADS
@@ -69,10 +89,11 @@ class _Leaving:
         self._request_id = request_id
         self._private = path.startswith(_PRIVATE)
         self.status: int | None = None
+        self.head_at: float | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.head_at = message["status"], time.perf_counter()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._request_id
             headers["X-Content-Type-Options"] = "nosniff"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gen_service.metrics import Metrics
 from gen_service.web.auth import Reader
 from gen_service.web.feeds import Feed, Feeds
 from gen_service.web.jobs import PREFIX, JobId
@@ -61,11 +62,13 @@ async def watch(
     """What happened after Last-Event-ID and what happens now, until the job has ended or the service drains."""
     await controller.store.jobs.get(job_id, caller.reach)
     after = last_event_id if last_event_id is not None else resume_from
-    return EventStream(_events(feeds, job_id, after or 0, settings.http.heartbeat_s))
+    return EventStream(_events(feeds, controller.metrics, job_id, after or 0, settings.http.heartbeat_s))
 
 
-async def _events(feeds: Feeds, job_id: str, after: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
-    with feeds.watching(job_id) as feed:
+async def _events(
+    feeds: Feeds, metrics: Metrics, job_id: str, after: int, heartbeat_s: float
+) -> AsyncGenerator[bytes, None]:
+    with feeds.watching(job_id) as feed, metrics.watching():
         async with aclosing(follow(feed, after, heartbeat_s)) as events:
             async for event in events:
                 yield event

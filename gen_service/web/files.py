@@ -54,7 +54,8 @@ async def upload_file(
     request: Request, caller: Submitter, controller: ControllerDep, settings: SettingsDep
 ) -> FileObject:
     """Store a file. It is durable when this answers."""
-    return _view(await store_upload(request, caller.tenant, controller.store, settings))
+    on_end = controller.metrics.observe_upload
+    return _view(await store_upload(request, caller.tenant, controller.store, settings, on_end))
 
 
 @router.get("", responses=documented(400, 401, 403, 429, openai=True))

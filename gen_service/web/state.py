@@ -8,6 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from gen_service.controller.controller import Controller
+from gen_service.controller.measurements import Measurements
 from gen_service.service_settings import ServiceSettings
 from gen_service.web.feeds import Feeds
 from gen_service.web.limits import RequestLimits
@@ -39,7 +40,13 @@ def published_of(connection: HTTPConnection) -> PublishedParts:
     return cast(PublishedParts, connection.app.state.published)
 
 
+def measurements_of(connection: HTTPConnection) -> Measurements:
+    """The numbers of the app that answers `connection`."""
+    return cast(Measurements, connection.app.state.measurements)
+
+
 ControllerDep = Annotated[Controller, Depends(controller_of)]
 SettingsDep = Annotated[ServiceSettings, Depends(settings_of)]
 FeedsDep = Annotated[Feeds, Depends(feeds_of)]
+MeasurementsDep = Annotated[Measurements, Depends(measurements_of)]
 PublishedDep = Annotated[PublishedParts, Depends(published_of)]

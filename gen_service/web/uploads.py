@@ -7,12 +7,13 @@ import errno
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from starlette.requests import ClientDisconnect, Request
 
 from gen_service.errors import InvalidRequest, RequestError, TooLarge, Unavailable
+from gen_service.metrics import UploadResult
 from gen_service.service_settings import ServiceSettings
 from gen_service.storage.disk_space import make_folder
 from gen_service.store.ids import new_id
@@ -27,14 +28,20 @@ PIECE_BYTES = 256 * 1024
 # What a form has besides the file.
 FORM_BYTES = 64 * 1024
 COME_AGAIN_S = 60.0
+OnEnd = Callable[[UploadResult, int], None]
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-async def store_upload(request: Request, tenant: str, store: Store, settings: ServiceSettings) -> FileRow:
+async def store_upload(
+    request: Request, tenant: str, store: Store, settings: ServiceSettings, on_end: OnEnd
+) -> FileRow:
     """Receive a form of a file and its purpose and store it.
 
     The order is: bytes durable under another name, renamed, the folder durable, the row. A crash before the row leaves
     a file of nobody, which the next start sweeps away; all else that goes wrong leaves nothing.
+
+    Args:
+        on_end: told what came of it, and of how many bytes.
 
     Raises:
         RequestError: the form or the file is refused, or does not fit.
@@ -50,16 +57,21 @@ async def store_upload(request: Request, tenant: str, store: Store, settings: Se
         request.headers.get("content-type", ""),
         IncomingFile(folder / file_id, limits, lambda size: check_file(usage, quotas, size)),
     )
+    result: UploadResult = "refused"
     try:
         async for piece in _pieces(request):
             await asyncio.to_thread(reception.feed, piece)
         # Shielded, as the end below: a request that is cancelled is stored as a whole, or leaves nothing.
-        return await asyncio.shield(_store(reception, file_id, tenant, store, settings))
+        row = await asyncio.shield(_store(reception, file_id, tenant, store, settings))
+        result = "stored"
+        return row
     except OSError as error:
         raise _translated(error) from error
     except ClientDisconnect as error:
+        result = "abandoned"
         raise InvalidRequest("the client went away before the upload was whole") from error
     finally:
+        on_end(result, reception.size)
         await asyncio.shield(asyncio.to_thread(reception.close))
 
 
@@ -86,6 +98,10 @@ class _Reception:
         except RequestError:
             file.close()
             raise
+
+    @property
+    def size(self) -> int:
+        return self._file.bytes
 
     def feed(self, piece: bytes) -> None:
         with self._lock:
