@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from gen_service.controller.endings import Ending
+from gen_service.controller.measurements import count_published
 from gen_service.controller.run import Run
 from gen_service.controller.shared import Shared
 from gen_service.controller.specs import spec_of
@@ -34,11 +35,17 @@ async def conduct(run: Run, shared: Shared, span: JobSpan, on_open: Told, on_tai
         on_open: called when the job's folder is open.
         on_tail: called when all its prompts are taken in.
     """
+    # Not those of the request that this task may stem from.
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(job_id=run.row.id, tenant=run.row.tenant)
     try:
         report = await _run(run, shared, span, on_open, on_tail)
     except Exception as failure:
-        _log.warning("a run failed", job_id=run.row.id, exc_info=failure)
+        _log.warning("a run failed", exc_info=failure)
         return Ending(wish=run.wish, failure=failure)
+    finally:
+        if run.running is not None and run.running.backlog is not None:
+            count_published(shared.metrics, run.running.backlog)
     run.report = report
     return Ending(
         complete=report.complete,
@@ -58,6 +65,9 @@ async def _run(run: Run, shared: Shared, span: JobSpan, on_open: Told, on_tail: 
     def trace_ended(trace: Trace) -> None:
         shared.metrics.observe_trace(trace)
         span.sample(trace)
+        if trace.completion is None:
+            retries = len(trace.retries)
+            _log.warning("a sample failed", sample_id=trace.sample.sample_id, error=trace.error, retries=retries)
 
     def opened(running: RunningJob) -> None:
         run.opened(running)
