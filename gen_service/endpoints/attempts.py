@@ -6,8 +6,9 @@ import time
 
 from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.question import Question
 from gen_service.errors import EndpointError, RequestRefused
-from gen_service.records import Completion, Sample
+from gen_service.records import Completion
 
 # Failures that are not held against a sample (an outage, 429) end it too, after this many times the counted ones:
 # a prompt that kills every server it reaches must not go round for ever.
@@ -21,34 +22,32 @@ class Attempts:
     attempt begins from nothing.
 
     Args:
-        budget: completion tokens in all.
         limit: failures held against the sample that end it.
-        is_exact: whether text comes as soon as its tokens do; it does not with stop strings, which vLLM matches on
-            text that it holds back.
+
+    Attributes:
+        budget: completion tokens in all, or None for what the server gives by default.
     """
 
     __slots__ = (
         "_began_at",
         "_counted",
-        "_is_exact",
         "_limit",
         "_sent_at",
         "_started",
         "avoid",
         "budget",
         "draft",
+        "question",
         "retries",
-        "sample",
     )
 
-    def __init__(self, sample: Sample, budget: int, limit: int, is_exact: bool) -> None:
-        self.sample = sample
-        self.budget = budget
-        self.draft = Draft()
+    def __init__(self, question: Question, limit: int) -> None:
+        self.question = question
+        self.budget = question.budget
+        self.draft = Draft(question.is_plain)
         self.avoid: Endpoint | None = None
         self.retries: list[str] = []
         self._limit = limit
-        self._is_exact = is_exact
         self._counted = 0
         self._started: float | None = None
         self._began_at = self._sent_at = 0.0
@@ -56,7 +55,7 @@ class Attempts:
     @property
     def can_continue(self) -> bool:
         """Whether another server can go on from the tokens so far."""
-        return self._is_exact and self.draft.can_continue
+        return self.question.is_exact and self.draft.can_continue
 
     def sent(self, now: float) -> None:
         """An attempt begins at loop time `now`."""
@@ -70,10 +69,27 @@ class Attempts:
         self.retries.append(error.cause)
         self._counted += counts
         self.avoid = endpoint
-        if self.can_continue and len(self.draft.token_ids) < self.budget:
+        if self.can_continue and (self.budget is None or len(self.draft.token_ids) < self.budget):
             self.draft = self.draft.reopened()
         else:
-            self.draft = Draft()
+            self.draft = Draft(self.question.is_plain)
+
+    def budget_at(self, context: int | None) -> int | None:
+        """Completion tokens in all that the next server may be asked for, or None for its default.
+
+        Where the request names no number, an answer goes on up to the end of the context; where that is not known or
+        leaves no room, it begins anew.
+
+        Args:
+            context: the server's longest context in tokens.
+        """
+        if self.budget is not None or not self.draft.can_continue:
+            return self.budget
+        room = 0 if context is None else context - len(self.draft.prompt_ids)
+        if room > len(self.draft.token_ids):
+            return room
+        self.draft = Draft(self.question.is_plain)
+        return None
 
     def may_try_again(self, error: BaseException) -> bool:
         """Whether another attempt follows this error."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import orjson
 
 from gen_service.endpoints.draft import Draft
+from gen_service.endpoints.question import Question
 from gen_service.endpoints.replies import raise_for_status, take_event, translated
 from gen_service.errors import EndpointError, MalformedAnswer, Stalled, StreamBroken
-from gen_service.records import Sample
-from gen_service.settings import EndpointSettings, SamplingSettings
+from gen_service.settings import EndpointSettings
 
 FOREIGN = (aiohttp.ClientError, ConnectionError, ValueError)
 DONE = b"[DONE]"
@@ -25,15 +26,22 @@ END_S = 1.0
 KEEP_ALIVE_S = 4.0
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a server offers. `max_model_len` is its longest context in tokens, None where it is not said."""
+
+    id: str
+    max_model_len: int | None
+
+
 class Client:
     """Sends requests and reads streams; knows nothing of health, limits or retries.
 
     Use as an async context manager: it owns one connection pool for all servers.
     """
 
-    def __init__(self, settings: EndpointSettings, sampling: SamplingSettings) -> None:
+    def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings
-        self._parameters = sampling_parameters(sampling)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
@@ -51,8 +59,8 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def models(self, url: str) -> list[str]:
-        """Names of the models a server offers, after its /health said it is well.
+    async def models(self, url: str) -> list[ServedModel]:
+        """The models a server offers, after its /health said it is well.
 
         Raises:
             EndpointError: it is not reachable, not well, or does not say.
@@ -64,29 +72,29 @@ class Client:
                 async with self._opened.get(f"{url}/v1/models") as response:
                     await raise_for_status(url, response)
                     listing = orjson.loads(await response.read())
-            return [str(model["id"]) for model in listing["data"]]
+            return [served_model(model) for model in listing["data"]]
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise translated(url, error) from error
             raise Stalled(url, f"no answer to a probe within {PROBE_S:g} s") from error
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise MalformedAnswer(url, "/v1/models does not list models") from error
         except FOREIGN as error:
             raise translated(url, error) from error
 
-    async def stream(self, url: str, model: str, sample: Sample, draft: Draft, budget: int) -> None:
+    async def stream(self, url: str, model: str, question: Question, draft: Draft, budget: int | None) -> None:
         """Fill `draft` with the server's answer, from its beginning or from the tokens it already has.
 
         An answer whose finish reason has come is whole, whatever happens to the connection after that.
 
         Args:
-            budget: completion tokens in all, those already in the draft among them.
+            budget: completion tokens in all, those already in the draft among them; None for the server's default.
 
         Raises:
             EndpointError: the answer did not end. What came before stays in the draft.
         """
-        path, body = self._request(model, sample, draft, budget)
-        headers = {"Content-Type": "application/json", "X-Request-Id": sample.sample_id}
+        path, body = question.request(model, draft, budget)
+        headers = {"Content-Type": "application/json", "X-Request-Id": question.request_id}
         try:
             await self._exchange(url, path, body, headers, draft)
         except EndpointError:
@@ -159,24 +167,6 @@ class Client:
             f"or no further one within stall_s={settings.stall_s:g} s",
         )
 
-    def _request(self, model: str, sample: Sample, draft: Draft, budget: int) -> tuple[str, bytes]:
-        body: dict[str, Any] = {
-            "model": model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "return_token_ids": True,
-            **self._parameters,
-        }
-        if sample.seed is not None:
-            body["seed"] = sample.seed
-        if draft.can_continue:
-            body["prompt"] = [*draft.prompt_ids, *draft.token_ids]
-            body["max_tokens"] = budget - len(draft.token_ids)
-            return "/v1/completions", orjson.dumps(body)
-        body["messages"] = sample.prompt.messages
-        body["max_tokens"] = budget
-        return "/v1/chat/completions", orjson.dumps(body)
-
     @property
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -184,14 +174,14 @@ class Client:
         return self._session
 
 
-def sampling_parameters(sampling: SamplingSettings) -> dict[str, Any]:
-    """The part of the request body that is the same for every sample, without `max_tokens`."""
-    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    if sampling.top_k is not None:
-        body["top_k"] = sampling.top_k
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    return body | sampling.extra
+def served_model(card: dict[str, Any]) -> ServedModel:
+    """An entry of /v1/models.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it is none.
+    """
+    length = card.get("max_model_len")
+    return ServedModel(str(card["id"]), length if isinstance(length, int) and length > 0 else None)
 
 
 async def read_at_most(url: str, response: aiohttp.ClientResponse) -> bytes:

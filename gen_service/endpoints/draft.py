@@ -26,6 +26,9 @@ class Draft:
     `<think>` tags inside `content`. An answer is taken up again from `prompt_ids` + `token_ids`, whose text is raw
     (tags and all).
 
+    Args:
+        is_plain: the text is of `/v1/completions` from its beginning, and tags in it are text like any other.
+
     Attributes:
         on_first_token: called once, when the next token comes.
     """
@@ -42,6 +45,7 @@ class Draft:
         "continued",
         "finish_reason",
         "first_token_at",
+        "is_plain",
         "model",
         "on_first_token",
         "prompt_ids",
@@ -49,7 +53,8 @@ class Draft:
         "token_ids",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, is_plain: bool = False) -> None:
+        self.is_plain = is_plain
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._raw: list[str] = []
@@ -148,9 +153,9 @@ class Draft:
             if self.on_first_token is not None:
                 self.on_first_token()
 
-    def end_if_full(self, budget: int) -> None:
+    def end_if_full(self, budget: int | None) -> None:
         """An answer that has all the tokens it may have is at its end, whether the server still said so or not."""
-        if self.finish_reason is None and len(self.token_ids) >= budget:
+        if self.finish_reason is None and budget is not None and len(self.token_ids) >= budget:
             self.finish_reason = "length"
 
     def reopened(self) -> Draft:
@@ -193,6 +198,8 @@ class Draft:
         """(reasoning or None, content), the same whichever way the server sends them."""
         reasoning, content = "".join(self._reasoning), "".join(self._content)
         raw = "".join(self._raw)
+        if self.is_plain:
+            return None, raw
         if not reasoning:
             return split_thinking(content + raw)
         if raw and not content:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gen_service.endpoints.shares import Turn
 from gen_service.errors import EndpointError, Overloaded, Stalled, Unreachable
 
 State = Literal["healthy", "ejected", "trial"]
@@ -29,12 +30,14 @@ class Place:
         era: how often the server had been ejected when the place was given.
         sent_at: loop time then.
         answered: whether the server has begun to answer.
+        turn: whose it is, in the books of the shares.
     """
 
     endpoint: Endpoint
     era: int
     sent_at: float
     answered: bool = False
+    turn: Turn | None = None
 
 
 class Endpoint:
@@ -60,11 +63,17 @@ class Endpoint:
         cap: most requests in flight at this server.
         eject_after: failures in a row that eject.
         probe_s: seconds from the first ejection to the first probe.
+
+    Attributes:
+        models: what it was last heard to serve, each with its longest context in tokens where it says so.
+        heard: whether it ever said what it serves.
     """
 
     def __init__(self, url: str, cap: int, eject_after: int, probe_s: float) -> None:
         self.url = url
         self.cap = cap
+        self.models: dict[str, int | None] = {}
+        self.heard = False
         self.in_flight = 0
         self.limit = float(cap)
         self.state: State = "healthy"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from gen_service.endpoints.endpoint import Endpoint, Place
+from gen_service.endpoints.shares import FairShares, Member, Share
 
 # Prompts whose server is remembered, so that siblings meet their prefix cache; forgetting one costs a prefill.
 REMEMBERED_PROMPTS = 4096
@@ -21,74 +23,164 @@ class _Waiter:
     avoid: Endpoint | None
 
 
-class Places:
-    """Places at servers, given out when a server has room, first come first served.
+class Line:
+    """One job's requests: those that wait for a place, first come first served, and how many have one.
 
-    Invariant: the places taken never exceed `limit`, nor any server's own limit. The least loaded server is chosen;
-    siblings of a prompt prefer the server of the first while it has room; a retry avoids the server that just failed
-    while another has room; a server on trial gets its one request at once.
+    Attributes:
+        model: what they ask for; None while that is not known, and then they wait.
+        at: places by server.
+    """
+
+    __slots__ = ("at", "member", "model", "on_bound", "share", "waiters")
+
+    def __init__(self, share: Share, on_bound: Callable[[], None]) -> None:
+        self.share = share
+        self.on_bound = on_bound
+        self.model: str | None = None
+        self.member: Member | None = None
+        self.waiters: deque[_Waiter] = deque()
+        self.at: Counter[Endpoint] = Counter()
+
+    @property
+    def in_flight(self) -> int:
+        """Places it has."""
+        return 0 if self.member is None else self.member.in_flight
+
+
+class Places:
+    """Places at servers, given out when a server has room, to jobs by their shares.
+
+    Invariants: the places taken never exceed `limit`, nor any server's own limit, nor any job's; no place stays free
+    while a request waits that may have it. The least loaded server is chosen; siblings of a prompt prefer the server
+    of the first while it has room; a retry avoids the server that just failed while another has room; a server on
+    trial gets its one request at once.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self.waiting = 0
         self._endpoints = endpoints
-        self._waiters: deque[_Waiter] = deque()
-        self._homes: OrderedDict[str, Endpoint] = OrderedDict()
+        self._shares = FairShares()
+        self._lines: dict[Member, Line] = {}
+        self._homes: OrderedDict[tuple[Line, str], Endpoint] = OrderedDict()
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a server."""
-        return len(self._waiters)
+    def join(self, share: Share, on_bound: Callable[[], None]) -> Line:
+        """Add a job.
 
-    async def take(self, prompt_id: str, avoid: Endpoint | None) -> Place:
+        Args:
+            on_bound: called each time one of its requests gets a place.
+        """
+        return Line(share, on_bound)
+
+    def name(self, line: Line, model: str) -> None:
+        """The job's model is known: from now on it gets places. Done once."""
+        line.model = model
+        line.member = self._shares.join(line.share, model)
+        self._lines[line.member] = line
+        self._shares.wants(line.member, bool(line.waiters))
+        self.serve()
+
+    def leave(self, line: Line) -> None:
+        """Forget a job whose requests have all ended."""
+        if line.member is not None:
+            del self._lines[line.member]
+            self._shares.leave(line.member)
+
+    async def take(self, line: Line, prompt_id: str, avoid: Endpoint | None) -> Place:
         """Wait for a server with room and take a place on it. Each `take` is followed by exactly one `give_back`."""
-        endpoint = None if self._waiters else self._choose(prompt_id, avoid)
-        if endpoint is not None:
-            return self._bind(endpoint, prompt_id)
+        if not self.waiting and line.member is not None and line.member.may_send:
+            endpoint = self._best(self._open(), line, prompt_id, avoid)
+            if endpoint is not None:
+                return self._bind(endpoint, line, line.member, prompt_id)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), prompt_id, avoid)
-        self._waiters.append(waiter)
+        line.waiters.append(waiter)
+        self.waiting += 1
+        if line.member is not None:
+            self._shares.wants(line.member, True)
+            self.serve()
         try:
             return await waiter.place
         except asyncio.CancelledError:
             if waiter.place.cancelled():
-                # `serve` may have met it, and let it go, first.
-                with suppress(ValueError):
-                    self._waiters.remove(waiter)
+                self._forget(line, waiter)
             else:
                 # The place was handed over in the same moment.
                 self.give_back(waiter.place.result())
             raise
 
     def give_back(self, place: Place) -> None:
-        """The request is over; its place goes to whoever waits longest."""
+        """The request is over; its place goes to whoever's turn it is."""
+        assert place.turn is not None
         self.taken -= 1
+        member = place.turn.member
+        if member in self._lines:
+            self._lines[member].at[place.endpoint] -= 1
+        self._shares.end(place.turn, asyncio.get_running_loop().time())
         place.endpoint.finished(place)
         self.serve()
 
     def serve(self) -> None:
         """Hand out what is free. Called when a place, a server or time frees one."""
-        while self._waiters:
-            waiter = self._waiters[0]
-            if not waiter.place.done():
-                endpoint = self._choose(waiter.prompt_id, waiter.avoid)
-                if endpoint is None:
-                    return
-                waiter.place.set_result(self._bind(endpoint, waiter.prompt_id))
-            self._waiters.popleft()
+        while self.waiting and (open_ := self._open()):
+            member = self._shares.choose(partial(_offered, open_), asyncio.get_running_loop().time())
+            if member is None:
+                return
+            line = self._lines[member]
+            waiter = self._next(line)
+            if waiter is not None:
+                endpoint = self._best(open_, line, waiter.prompt_id, waiter.avoid)
+                assert endpoint is not None
+                waiter.place.set_result(self._bind(endpoint, line, member, waiter.prompt_id))
 
-    def _choose(self, prompt_id: str, avoid: Endpoint | None) -> Endpoint | None:
+    def _next(self, line: Line) -> _Waiter | None:
+        """The request that has waited longest; None when all of them were cancelled in this moment."""
+        assert line.member is not None
+        found = None
+        while line.waiters and found is None:
+            waiter = line.waiters.popleft()
+            self.waiting -= 1
+            found = None if waiter.place.done() else waiter
+        self._shares.wants(line.member, bool(line.waiters))
+        return found
+
+    def _forget(self, line: Line, waiter: _Waiter) -> None:
+        # `serve` may have met it, and let it go, first.
+        with suppress(ValueError):
+            line.waiters.remove(waiter)
+            self.waiting -= 1
+        if line.member is not None:
+            self._shares.wants(line.member, bool(line.waiters))
+
+    def _open(self) -> list[Endpoint]:
+        """Servers that one more request may be sent to."""
         if self.taken >= self.limit:
-            return None
+            return []
         now = asyncio.get_running_loop().time()
-        open_ = [endpoint for endpoint in self._endpoints if endpoint.has_room(now)]
-        home = self._homes.get(prompt_id)
-        return min(open_, key=lambda one: (one is avoid, one.load() >= 0.0, one is not home, one.load()), default=None)
+        return [endpoint for endpoint in self._endpoints if endpoint.has_room(now)]
 
-    def _bind(self, endpoint: Endpoint, prompt_id: str) -> Place:
+    def _best(self, open_: Iterable[Endpoint], line: Line, prompt_id: str, avoid: Endpoint | None) -> Endpoint | None:
+        home = self._homes.get((line, prompt_id))
+        return min(
+            (one for one in open_ if line.model in one.models),
+            key=lambda one: (one is avoid, one.load() >= 0.0, one is not home, one.load()),
+            default=None,
+        )
+
+    def _bind(self, endpoint: Endpoint, line: Line, member: Member, prompt_id: str) -> Place:
         self.taken += 1
-        self._homes[prompt_id] = endpoint
-        self._homes.move_to_end(prompt_id)
+        key = (line, prompt_id)
+        self._homes[key] = endpoint
+        self._homes.move_to_end(key)
         if len(self._homes) > REMEMBERED_PROMPTS:
             self._homes.popitem(last=False)
-        return endpoint.sent(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        place = endpoint.sent(now)
+        place.turn = self._shares.begin(member, now)
+        line.at[endpoint] += 1
+        line.on_bound()
+        return place
+
+
+def _offered(servers: Iterable[Endpoint], model: str) -> bool:
+    return any(model in server.models for server in servers)

@@ -22,7 +22,18 @@ Position = TypeVar("Position")
 
 
 class Completes(Protocol):
-    """What generation needs of the fleet."""
+    """What generation needs of the fleet.
+
+    Attributes:
+        on_bound: called each time a sample gets a place at a server.
+    """
+
+    on_bound: Callable[[], None]
+
+    @property
+    def in_flight(self) -> int:
+        """Samples at a server now."""
+        ...
 
     async def complete(self, sample: Sample, more_tokens: int = 0) -> Completion:
         """The sample's completion, or EndpointError."""
@@ -78,8 +89,8 @@ class SamplePlan:
     seed: int | None = None
 
     def samples_of(self, prompt: Prompt) -> Iterator[Sample]:
-        """The prompt's samples: the same ids and seeds on every run."""
-        for index in range(self.samples):
+        """The prompt's samples: the same ids and seeds on every run. A prompt with a request says itself how many."""
+        for index in range(self.samples if prompt.request is None else prompt.request.n):
             key = "\x1f".join((self.job_id, prompt.prompt_id, str(index), self.parameters))
             digest = hashlib.blake2b(key.encode(), digest_size=16)
             seed = None if self.seed is None else (int.from_bytes(digest.digest()[:4]) ^ self.seed) & 0x7FFFFFFF
@@ -93,6 +104,9 @@ class Generation(Generic[Position]):
         verifier: gives verdicts.
         folder: keeps traces.
         progress: counters to raise.
+        buffer: samples that are open and not in flight, at most: read and waiting for a server, or on their way from
+            the last token to the shard. None for enough to keep a fleet busy alone.
+        on_trace: given each trace when it is published.
     """
 
     def __init__(
@@ -103,6 +117,9 @@ class Generation(Generic[Position]):
         verifier: Verifies,
         folder: Keeps[Position],
         progress: Progress,
+        *,
+        buffer: int | None = None,
+        on_trace: Callable[[Trace], None] | None = None,
     ) -> None:
         self._plan = plan
         self._truncation = truncation
@@ -110,13 +127,13 @@ class Generation(Generic[Position]):
         self._verifier = verifier
         self._folder = folder
         self._progress = progress
-        # Places beyond what may be in flight, for samples between the last token and the shard.
-        self._places = pool.in_flight + max(64, pool.in_flight // 2)
+        self._buffer = max(64, pool.in_flight // 2) if buffer is None else buffer
+        self._on_trace = on_trace
 
     async def recover(self, stop: Stop) -> None:
         """Verify and publish what an earlier run journaled: no server is asked."""
         recovering: Pool[tuple[Position, Trace], tuple[Position, Trace]] = Pool(
-            _as_it_is, self._deliver_recovered, self._places, self._pool.grace_s, stop
+            _as_it_is, self._deliver_recovered, self._buffer, self._pool.grace_s, stop
         )
         await recovering.run(in_chunks(self._folder.recovered(), PROMPTS_READ_AHEAD))
 
@@ -144,7 +161,8 @@ class Generation(Generic[Position]):
         async def make(sample: Sample) -> Trace:
             return await self._sample(sample, fleet)
 
-        sampling = Pool(make, self._deliver, self._places, self._pool.grace_s, stop)
+        sampling = Pool(make, self._deliver, self._buffer, self._pool.grace_s, stop, in_flight=lambda: fleet.in_flight)
+        fleet.on_bound = sampling.look
         await sampling.run(samples)
         self._progress.interrupted = sampling.interrupted
 
@@ -154,8 +172,7 @@ class Generation(Generic[Position]):
                 if stop.asked:
                     return
                 if isinstance(prompt, BadPromptRow):
-                    self._folder.reject(prompt)
-                    self._progress.first_rejected = self._progress.first_rejected or prompt
+                    self._progress.reject(prompt, is_new=self._folder.reject(prompt))
                     continue
                 left = [one for one in self._plan.samples_of(prompt) if not self._folder.is_done(one.sample_id)]
                 for sample in left:
@@ -163,7 +180,7 @@ class Generation(Generic[Position]):
                 if not left:
                     # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
                     await asyncio.sleep(0)
-        self._progress.exhausted = True
+        self._progress.exhaust()
 
     async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
@@ -185,6 +202,8 @@ class Generation(Generic[Position]):
         finished = self._without_dropped_text(replace(trace, verdict=await self._verifier.verify(trace)))
         await self._folder.publish(position, finished)
         self._progress.count(finished)
+        if self._on_trace is not None:
+            self._on_trace(finished)
 
     def _without_dropped_text(self, trace: Trace) -> Trace:
         completion = trace.completion

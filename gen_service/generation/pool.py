@@ -50,11 +50,12 @@ class Stop:
 
 
 class Pool(Generic[Item, Result]):
-    """Takes items from a source and runs each through `make`, then `deliver`, never more than `places` at once.
+    """Takes items from a source and runs each through `make`, then `deliver`.
 
-    Invariants: an item is read from the source only when it has a place, and keeps it until it is delivered, so a
-    slow disk or verifier slows the reading by itself. Once made, an item is always delivered: a stop cancels only
-    what is still being made, after the grace. An exception from `make` or `deliver` is a bug and ends the pool.
+    Invariants: an item is read from the source only while fewer than `buffer` open ones are not in flight, and is open
+    until it is delivered, so a slow disk or verifier slows the reading by itself. Once made, an item is always
+    delivered: a stop cancels only what is still being made, after the grace. An exception from `make` or `deliver` is
+    a bug and ends the pool.
 
     Attributes:
         interrupted: items given up because a stop's grace was over.
@@ -62,25 +63,34 @@ class Pool(Generic[Item, Result]):
     Args:
         make: the cancellable part; nothing durable has happened before it returns.
         deliver: the part that is never cancelled by a stop.
-        places: most items open at once.
+        buffer: open items that are not in flight, at most.
         grace_s: seconds that running items get after a stop was asked for.
+        in_flight: how many of the open items are at a server now.
     """
 
     def __init__(
         self,
         make: Callable[[Item], Awaitable[Result]],
         deliver: Callable[[Result], Awaitable[None]],
-        places: int,
+        buffer: int,
         grace_s: float,
         stop: Stop,
+        in_flight: Callable[[], int] = int,
     ) -> None:
         self.interrupted = 0
         self._make = make
         self._deliver = deliver
-        self._places = asyncio.Semaphore(places)
+        self._buffer = buffer
+        self._in_flight = in_flight
+        self._open = 0
+        self._room = asyncio.Event()
         self._grace_s = grace_s
         self._stop = stop
         self._making: set[asyncio.Task[None]] = set()
+
+    def look(self) -> None:
+        """An item may have gone in flight: another may be read."""
+        self._room.set()
 
     async def run(self, items: AsyncGenerator[Item, None]) -> None:
         """Return when the source is exhausted, or a stop was asked for, and every open item has ended.
@@ -101,11 +111,14 @@ class Pool(Generic[Item, Result]):
     async def _feed(self, group: asyncio.TaskGroup, items: AsyncGenerator[Item, None]) -> None:
         async with aclosing(items) as source:
             while not self._stop.asked:
-                await self._places.acquire()
+                while self._open - self._in_flight() >= self._buffer:
+                    self._room.clear()
+                    await self._room.wait()
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
+                self._open += 1
                 self._making.add(group.create_task(self._one(item)))
 
     async def _one(self, item: Item) -> None:
@@ -118,7 +131,8 @@ class Pool(Generic[Item, Result]):
                 self._making.discard(task)
             await self._deliver(result)
         finally:
-            self._places.release()
+            self._open -= 1
+            self._room.set()
 
     async def _end_when_asked(self, feeding: asyncio.Task[None]) -> None:
         await self._stop.wait()

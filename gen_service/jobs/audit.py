@@ -59,6 +59,7 @@ def audit(spec: JobSpec) -> Audit:
             if isinstance(prompt, BadPromptRow):
                 rejected += 1
                 continue
-            expected += spec.samples
-            missing += sum(sample.sample_id not in ids for sample in plan.samples_of(prompt))
+            samples = list(plan.samples_of(prompt))
+            expected += len(samples)
+            missing += sum(sample.sample_id not in ids for sample in samples)
     return Audit(expected, published, doubled, missing, rejected)

@@ -6,21 +6,24 @@ import asyncio
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
+from gen_service.endpoints.job_fleet import JobFleet
+from gen_service.endpoints.shares import Share
 from gen_service.errors import BadPromptRow
 from gen_service.generation.generate import Generation, SamplePlan
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.jobs.job import JobSpec
-from gen_service.records import Prompt
+from gen_service.records import Prompt, Trace
 from gen_service.storage import prompt_count
 from gen_service.storage import prompts as prompt_source
+from gen_service.storage.backlog import Backlog
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.job_folder import JobFolder, open_job_folder
 from gen_service.storage.manifest import PublishedCounts
@@ -49,19 +52,45 @@ class JobReport:
 
 @dataclass(slots=True)
 class RunningJob:
-    """A look into a job while it runs, for whoever shows it."""
+    """A look into a job while it runs, for whoever shows it.
+
+    Attributes:
+        published_before: what earlier runs published.
+        location: path or URL of its published output.
+        backlog: what lies between the last token and the published row.
+        fleet: its part of the servers; None before the first sample is asked for.
+    """
 
     spec: JobSpec
     progress: Progress
-    fleet: Fleet | None = None
+    published_before: PublishedCounts
+    location: str
+    backlog: Backlog | None = None
+    fleet: JobFleet | None = None
 
 
 Notice = Callable[[str], None]
 Shown = Callable[[RunningJob], None]
+OnTrace = Callable[[Trace], None]
 
 
 def _nothing(_: object) -> None:
     return
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a job runs in, and others beside it.
+
+    Attributes:
+        verifier: gives verdicts, by the spec's `verification`.
+        join: gives the job its part of the servers, when its first sample is asked for.
+        on_trace: given each trace when it is published.
+    """
+
+    verifier: Verifier
+    join: Callable[[], Awaitable[JobFleet]]
+    on_trace: OnTrace = _nothing
 
 
 async def generate(
@@ -82,26 +111,56 @@ async def generate(
         SpecError: something in the spec cannot be done.
         StorageError: another process writes the job, the folder holds another one, or it is damaged.
     """
-    stop = stop or Stop()
-    running = RunningJob(spec, Progress())
     async with AsyncExitStack() as stack:
-        parts = await _open(spec, stack, running.progress, on_notice)
-        on_start(running)
-        counting = asyncio.create_task(_count(spec, running.progress))
-        stack.callback(counting.cancel)
 
-        async def open_fleet() -> Fleet:
-            client = await stack.enter_async_context(Client(spec.endpoints, spec.sampling))
-            fleet = Fleet(spec.endpoints, spec.pool, spec.sampling, client, on_notice)
-            running.fleet = await stack.enter_async_context(fleet)
+        async def join() -> JobFleet:
+            client = await stack.enter_async_context(Client(spec.endpoints))
+            fleet = await stack.enter_async_context(Fleet(spec.endpoints, spec.pool, client, on_notice))
+            fleet.require(spec.endpoints.model)
+            return fleet.join(Share(spec.job_id), spec.sampling, spec.endpoints.model, on_notice)
+
+        verifier = await stack.enter_async_context(Verifier(spec.verification))  # first: a wrong kind makes no folder
+        return await run_job(spec, Surroundings(verifier, join), stop=stop, on_notice=on_notice, on_start=on_start)
+
+
+async def run_job(
+    spec: JobSpec,
+    surroundings: Surroundings,
+    *,
+    stop: Stop | None = None,
+    on_notice: Notice = _nothing,
+    on_start: Shown = _nothing,
+    buffer: int | None = None,
+    expected: int | None = None,
+) -> JobReport:
+    """As `generate`, with a verifier and servers that others may use too. `spec.endpoints` is not looked at.
+
+    Args:
+        surroundings: what the job runs in; opened and closed by the caller.
+        buffer: samples that are open and not in flight, at most; None for enough to keep a fleet busy alone.
+        expected: samples that the job makes in all, where the caller knows.
+    """
+    stop = stop or Stop()
+    async with AsyncExitStack() as stack:
+        progress = Progress(expected=expected)
+        parts = await _open(spec, stack, surroundings, progress, on_notice, buffer)
+        running = RunningJob(spec, progress, parts.folder.published, location(spec), parts.folder.backlog)
+        on_start(running)
+        if expected is None:
+            counting = asyncio.create_task(_count(spec, progress))
+            stack.callback(counting.cancel)
+
+        async def join() -> JobFleet:
+            fleet = running.fleet = await surroundings.join()
+            stack.callback(fleet.leave)
             return fleet
 
         forcing = asyncio.create_task(_end_waits_when_forced(stop, parts.folder))
         stack.callback(forcing.cancel)
         await parts.loop.recover(stop)
-        await parts.loop.sample(parts.prompts(), open_fleet, stop)
+        await parts.loop.sample(parts.prompts(), join, stop)
         published = await parts.folder.close()
-    return JobReport(spec.job_id, location(spec), published, running.progress, running.progress.complete)
+    return JobReport(spec.job_id, location(spec), published, progress, progress.complete)
 
 
 async def has_work(spec: JobSpec) -> bool:
@@ -111,8 +170,13 @@ async def has_work(spec: JobSpec) -> bool:
         as `generate`.
     """
     async with AsyncExitStack() as stack:
-        parts = await _open(spec, stack, Progress(), _nothing)
+        verifier = await stack.enter_async_context(Verifier(spec.verification))
+        parts = await _open(spec, stack, Surroundings(verifier, _no_fleet), Progress(), _nothing)
         return await parts.loop.has_work(parts.prompts())
+
+
+async def _no_fleet() -> JobFleet:
+    raise RuntimeError("no server is asked here")
 
 
 def location(spec: JobSpec) -> str:
@@ -127,9 +191,15 @@ class _Parts:
     prompts: Callable[[], Iterator[Prompt | BadPromptRow]]
 
 
-async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_notice: Notice) -> _Parts:
+async def _open(
+    spec: JobSpec,
+    stack: AsyncExitStack,
+    surroundings: Surroundings,
+    progress: Progress,
+    on_notice: Notice,
+    buffer: int | None = None,
+) -> _Parts:
     """Open the job's folder and what needs no server. The prompts are read anew by each call of `prompts`."""
-    verifier = await stack.enter_async_context(Verifier(spec.verification))  # first: a wrong kind makes no folder
     sampling = json.dumps(spec.sampling.model_dump(mode="json"), sort_keys=True)
     folder = await stack.enter_async_context(
         open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
@@ -143,7 +213,16 @@ async def _open(spec: JobSpec, stack: AsyncExitStack, progress: Progress, on_not
         return prompt_source.read(spec.prompts, seen)
 
     plan = SamplePlan(spec.job_id, spec.samples, spec.parameters, spec.sampling.seed)
-    loop = Generation(plan, spec.truncation, spec.pool, verifier, folder, progress)
+    loop = Generation(
+        plan,
+        spec.truncation,
+        spec.pool,
+        surroundings.verifier,
+        folder,
+        progress,
+        buffer=buffer,
+        on_trace=surroundings.on_trace,
+    )
     return _Parts(folder, loop, prompts)
 
 

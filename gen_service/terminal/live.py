@@ -114,7 +114,7 @@ def _servers(running: RunningJob) -> list[Text]:
     fleet = running.fleet
     if fleet is None:
         return []
-    total = Text(f"in flight {fleet.places.taken}/{fleet.places.limit}, waiting {fleet.places.waiting}")
+    total = Text(f"in flight {fleet.in_flight}/{fleet.places.limit}, waiting {fleet.waiting}")
     rows = [
         Text(f"{endpoint.url} {endpoint.state} {endpoint.in_flight}/{int(endpoint.limit)}, {endpoint.completed:,} done")
         for endpoint in fleet.endpoints

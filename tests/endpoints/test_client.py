@@ -10,6 +10,7 @@ import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_service.endpoints.client import EVENT_BYTES, Client, sampling_parameters
+from gen_service.endpoints.client import EVENT_BYTES, Client, ServedModel
 from gen_service.endpoints.draft import Draft
+from gen_service.endpoints.question import Questions, sampling_parameters
 from gen_service.endpoints.replies import error_words, retry_after
 from gen_service.endpoints.simulated import Faults, Fixed, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.errors import (
@@ -42,15 +44,18 @@ def sample(text: str = "What is 1 + 2?", number: int = 0) -> Sample:
 
 
 @contextlib.asynccontextmanager
-async def client(sampling: SamplingSettings = SAMPLING, **options: Any) -> AsyncIterator[Client]:
-    async with Client(EndpointSettings(urls=("http://unused",), **options), sampling) as opened:
+async def client(**options: Any) -> AsyncIterator[Client]:
+    async with Client(EndpointSettings(urls=("http://unused",), **options)) as opened:
         yield opened
 
 
-async def ask(url: str, budget: int = 200, draft: Draft | None = None, **options: Any) -> Draft:
+async def ask(
+    url: str, budget: int = 200, draft: Draft | None = None, sampling: SamplingSettings = SAMPLING, **options: Any
+) -> Draft:
     draft = draft or Draft()
+    question = Questions(sampling.model_copy(update={"max_tokens": budget})).of(sample())
     async with client(**options) as opened:
-        await opened.stream(url, "simulated", sample(), draft, budget)
+        await opened.stream(url, "simulated", question, draft, budget)
     return draft
 
 
@@ -159,8 +164,9 @@ async def test_a_whole_body_when_streaming_is_ignored() -> None:
         draft = await ask(server.url, sampling=SamplingSettings(max_tokens=200, extra={"logprobs": False}))
         whole = Draft()
         async with client() as opened:
-            opened._parameters["stream"] = False
-            await opened.stream(server.url, "simulated", sample(), whole, 200)
+            question = Questions(SAMPLING).of(sample())
+            question = replace(question, parameters={**question.parameters, "stream": False})
+            await opened.stream(server.url, "simulated", question, whole, 200)
         assert whole.text() == draft.text()
         assert whole.token_ids == draft.token_ids
         assert whole.prompt_ids == draft.prompt_ids
@@ -184,14 +190,14 @@ async def test_an_answer_is_taken_up_from_its_tokens() -> None:
 
 async def test_models_are_listed_when_health_is_good() -> None:
     async with SimulatedServer(SimulationSettings(model="tiny")) as server, client() as opened:
-        assert await opened.models(server.url) == ["tiny"]
+        assert await opened.models(server.url) == [ServedModel("tiny", 32768)]
 
 
 async def test_connections_are_kept() -> None:
     async with SimulatedServer() as server, client() as opened:
         ports = set()
         for number in range(5):
-            await opened.stream(server.url, "simulated", sample(number=number), Draft(), 200)
+            await opened.stream(server.url, "simulated", Questions(SAMPLING).of(sample(number=number)), Draft(), 200)
             pool = opened._opened.connector._conns  # type: ignore[union-attr]
             ports |= {conn[0].transport.get_extra_info("sockname")[1] for conns in pool.values() for conn in conns}
         assert len(ports) == 1
@@ -374,7 +380,7 @@ async def test_a_connection_is_kept_when_the_end_of_the_body_comes_after_done() 
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with client() as opened:
         for number in range(3):
-            await opened.stream(url, "m", sample(number=number), Draft(), 200)
+            await opened.stream(url, "m", Questions(SAMPLING).of(sample(number=number)), Draft(), 200)
     server.close()
     await asyncio.gather(*(writer.wait_closed() for writer in connections))
     assert len(connections) == 1

@@ -14,6 +14,8 @@ from aiohttp import web
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
+from gen_service.endpoints.job_fleet import JobFleet
+from gen_service.endpoints.shares import Share
 from gen_service.endpoints.simulated import Faults, Fixed, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.endpoints.simulated.settings import ReasoningStyle
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, SpecError
@@ -72,21 +74,24 @@ async def fleet_of(
     in_flight: int = 16,
     stop: tuple[str, ...] = (),
     **options: Any,
-) -> AsyncIterator[Fleet]:
+) -> AsyncIterator[JobFleet]:
     on_notice = Notices() if notices is None else notices
     sampling = SamplingSettings(max_tokens=max_tokens, stop=stop)
     options = {"urls": tuple(server.url for server in servers), "backoff_s": 0.001, "probe_s": 0.01} | options
     settings = EndpointSettings(**options)
     async with (
-        Client(settings, sampling) as client,
-        Fleet(settings, PoolSettings(in_flight=in_flight), sampling, client, on_notice) as fleet,
+        Client(settings) as client,
+        Fleet(settings, PoolSettings(in_flight=in_flight), client, on_notice) as fleet,
     ):
-        yield fleet
-        assert fleet.places.taken == fleet.places.waiting == 0
+        fleet.require(settings.model)
+        job = fleet.join(Share("job"), sampling, settings.model, on_notice)
+        yield job
+        assert fleet.places.taken == fleet.places.waiting == job.in_flight == job.waiting == 0
         assert all(endpoint.in_flight == 0 for endpoint in fleet.endpoints)
+        job.leave()
 
 
-async def complete(fleet: Fleet, numbers: range) -> list[Completion | BaseException]:
+async def complete(fleet: JobFleet, numbers: range) -> list[Completion | BaseException]:
     return await asyncio.gather(*(fleet.complete(sample(number)) for number in numbers), return_exceptions=True)
 
 
@@ -212,12 +217,14 @@ async def test_a_model_that_no_server_has_is_a_mistake_in_the_spec(model: str | 
 
 
 async def test_a_server_that_changed_its_model_costs_no_sample() -> None:
-    async with started(QUICK, QUICK) as servers, fleet_of(servers, attempts=1) as fleet:
+    notices = Notices()
+    async with started(QUICK, QUICK) as servers, fleet_of(servers, notices, attempts=1) as fleet:
         servers[0].settings = replace(QUICK, model="other")
         done = await complete(fleet, range(20))
         assert len(texts(done)) == 20
-        assert fleet.endpoints[0].state == "ejected"
-        assert "serves ['other']" in fleet.endpoints[0].reason
+        assert fleet.endpoints[0].state == "healthy"
+        assert list(fleet.endpoints[0].models) == ["other"]
+        assert notices == [f"{servers[0].url} now serves ['other']"]
 
 
 async def test_all_down_it_waits_says_so_once_and_goes_on() -> None:
@@ -228,7 +235,7 @@ async def test_all_down_it_waits_says_so_once_and_goes_on() -> None:
         async with fleet_of(servers, notices) as fleet:
             waiting = [asyncio.create_task(fleet.complete(sample(number))) for number in range(10)]
             await notices.heard("waiting: no server is healthy")
-            assert fleet.places.waiting == 10
+            await until(lambda: fleet.places.waiting == 10)
             await servers[1].start()
             assert len(texts(await asyncio.gather(*waiting))) == 10
             assert sum("waiting" in notice for notice in notices) == 1
@@ -322,7 +329,7 @@ async def test_one_answered_token_ends_a_trial() -> None:
     slow = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=10.0)))
     async with started(slow) as servers, fleet_of(servers) as fleet:
         fleet.endpoints[0].eject("by test", 0.0)
-        fleet._changed.set()
+        fleet._servers.look_again()
         tasks = [asyncio.create_task(fleet.complete(sample(number))) for number in range(5)]
         await until(lambda: servers[0].numbers.running == 5)
         assert not any(task.done() for task in tasks)
@@ -382,12 +389,13 @@ async def test_a_key_that_every_server_refuses_is_a_mistake_in_the_spec() -> Non
     url = f"http://127.0.0.1:{port}"
     try:
         settings, pool, sampling = EndpointSettings(urls=(url,)), PoolSettings(), SamplingSettings(max_tokens=50)
-        async with Client(settings, sampling) as client:
+        async with Client(settings) as client:
             with pytest.raises(SpecError, match=r"endpoints\.api_key.*Unauthorized"):
-                await Fleet(settings, pool, sampling, client, lambda _: None).__aenter__()
+                await Fleet(settings, pool, client, lambda _: None).__aenter__()
         async with SimulatedServer() as server:
             both = EndpointSettings(urls=(url, server.url))
-            async with Client(both, sampling) as client, Fleet(both, pool, sampling, client, lambda _: None) as fleet:
-                assert (await fleet.complete(sample())).endpoint == server.url
+            async with Client(both) as client, Fleet(both, pool, client, lambda _: None) as fleet:
+                job = fleet.join(Share("job"), sampling, None, lambda _: None)
+                assert (await job.complete(sample())).endpoint == server.url
     finally:
         await runner.cleanup()

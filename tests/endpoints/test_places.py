@@ -11,12 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gen_service.endpoints.endpoint import Endpoint, Place
-from gen_service.endpoints.places import REMEMBERED_PROMPTS, Places
+from gen_service.endpoints.places import REMEMBERED_PROMPTS, Line, Places
+from gen_service.endpoints.shares import Share
 from gen_service.errors import ServerFailed
 
 
-def servers(count: int, cap: int = 8) -> list[Endpoint]:
-    return [Endpoint(f"http://{number}", cap, 1, 1.0) for number in range(count)]
+def servers(count: int, cap: int = 8, *models: str) -> list[Endpoint]:
+    """Servers of model `m`, or each of its own."""
+    made = [Endpoint(f"http://{number}", cap, 1, 1.0) for number in range(count)]
+    for number, endpoint in enumerate(made):
+        endpoint.models = {models[number] if models else "m": None}
+    return made
+
+
+def line_of(places: Places, share: Share | None = None, model: str = "m") -> Line:
+    line = places.join(share or Share("job"), lambda: None)
+    places.name(line, model)
+    return line
 
 
 class PlacesMachine(RuleBasedStateMachine):
@@ -28,6 +39,7 @@ class PlacesMachine(RuleBasedStateMachine):
         self.takers: list[asyncio.Task[Place]] = []
         self.endpoints = servers(count, cap)
         self.places = Places(self.endpoints, limit)
+        self.line = line_of(self.places)
 
     def turn(self) -> None:
         """One turn of the event loop."""
@@ -37,7 +49,7 @@ class PlacesMachine(RuleBasedStateMachine):
     @rule(prompt=st.sampled_from("abc"), avoid=st.integers(-1, 2))
     def take(self, prompt: str, avoid: int) -> None:
         avoided = self.endpoints[avoid] if 0 <= avoid < len(self.endpoints) else None
-        self.takers.append(self.loop.create_task(self.places.take(prompt, avoided)))
+        self.takers.append(self.loop.create_task(self.places.take(self.line, prompt, avoided)))
 
     @rule()
     def let_run(self) -> None:
@@ -116,11 +128,12 @@ TestPlacesMachine = PlacesMachine.TestCase
 
 async def test_first_come_first_served() -> None:
     places = Places(servers(1), limit=1)
-    held = await places.take("p", None)
+    line = line_of(places)
+    held = await places.take(line, "p", None)
     order: list[int] = []
 
     async def one(number: int) -> None:
-        place = await places.take(f"p{number}", None)
+        place = await places.take(line, f"p{number}", None)
         order.append(number)
         places.give_back(place)
 
@@ -135,11 +148,12 @@ async def test_first_come_first_served() -> None:
 
 async def test_a_newcomer_does_not_overtake_who_waits() -> None:
     places = Places(servers(1), limit=1)
-    held = await places.take("p", None)
-    first = asyncio.create_task(places.take("q", None))
+    line = line_of(places)
+    held = await places.take(line, "p", None)
+    first = asyncio.create_task(places.take(line, "q", None))
     await asyncio.sleep(0)
     places.give_back(held)
-    second = asyncio.create_task(places.take("r", None))
+    second = asyncio.create_task(places.take(line, "r", None))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert first.done()
@@ -150,8 +164,9 @@ async def test_a_newcomer_does_not_overtake_who_waits() -> None:
 
 async def test_a_cancelled_waiter_leaves_the_queue_at_once() -> None:
     places = Places(servers(1), limit=1)
-    held = await places.take("p", None)
-    waiters = [asyncio.create_task(places.take("q", None)) for _ in range(5)]
+    line = line_of(places)
+    held = await places.take(line, "p", None)
+    waiters = [asyncio.create_task(places.take(line, "q", None)) for _ in range(5)]
     await asyncio.sleep(0)
     assert places.waiting == 5
     for waiter in waiters[:4]:
@@ -165,8 +180,9 @@ async def test_a_cancelled_waiter_leaves_the_queue_at_once() -> None:
 
 async def test_a_place_handed_to_a_waiter_cancelled_in_the_same_moment_goes_on() -> None:
     places = Places(servers(1), limit=1)
-    held = await places.take("p", None)
-    first, second = (asyncio.create_task(places.take(prompt, None)) for prompt in "qr")
+    line = line_of(places)
+    held = await places.take(line, "p", None)
+    first, second = (asyncio.create_task(places.take(line, prompt, None)) for prompt in "qr")
     await asyncio.sleep(0)
     places.give_back(held)
     first.cancel()
@@ -179,8 +195,9 @@ async def test_a_place_handed_to_a_waiter_cancelled_in_the_same_moment_goes_on()
 
 async def test_a_place_that_comes_free_in_the_moment_of_a_cancellation_goes_to_the_next() -> None:
     places = Places(servers(1), limit=1)
-    held = await places.take("p", None)
-    first, second = (asyncio.create_task(places.take(prompt, None)) for prompt in "qr")
+    line = line_of(places)
+    held = await places.take(line, "p", None)
+    first, second = (asyncio.create_task(places.take(line, prompt, None)) for prompt in "qr")
     await asyncio.sleep(0)
     first.cancel()
     places.give_back(held)
@@ -194,9 +211,10 @@ async def test_a_place_that_comes_free_in_the_moment_of_a_cancellation_goes_to_t
 async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_loaded() -> None:
     endpoints = servers(3, cap=4)
     places = Places(endpoints, limit=12)
-    siblings = [await places.take("p", None) for _ in range(4)]
+    line = line_of(places)
+    siblings = [await places.take(line, "p", None) for _ in range(4)]
     assert len({place.endpoint for place in siblings}) == 1
-    others = [await places.take(f"q{number}", None) for number in range(8)]
+    others = [await places.take(line, f"q{number}", None) for number in range(8)]
     assert [endpoint.in_flight for endpoint in endpoints] == [4, 4, 4]
     for place in siblings + others:
         places.give_back(place)
@@ -205,11 +223,12 @@ async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_load
 async def test_a_retry_avoids_the_server_that_failed_while_another_has_room() -> None:
     endpoints = servers(2, cap=1)
     places = Places(endpoints, limit=2)
-    first = await places.take("p", None)
-    second = await places.take("p", first.endpoint)
+    line = line_of(places)
+    first = await places.take(line, "p", None)
+    second = await places.take(line, "p", first.endpoint)
     assert second.endpoint is not first.endpoint
     places.give_back(first)
-    third = await places.take("p", first.endpoint)
+    third = await places.take(line, "p", first.endpoint)
     assert third.endpoint is first.endpoint
     places.give_back(second)
     places.give_back(third)
@@ -218,10 +237,11 @@ async def test_a_retry_avoids_the_server_that_failed_while_another_has_room() ->
 async def test_a_server_on_trial_gets_one_request_before_all_others() -> None:
     endpoints = servers(2)
     places = Places(endpoints, limit=8)
+    line = line_of(places)
     now = asyncio.get_running_loop().time()
     endpoints[1].eject("down", now)
     endpoints[1].probed(None, now)
-    taken = [await places.take(f"p{number}", None) for number in range(4)]
+    taken = [await places.take(line, f"p{number}", None) for number in range(4)]
     assert [place.endpoint for place in taken] == [endpoints[1], endpoints[0], endpoints[0], endpoints[0]]
     for place in taken:
         places.give_back(place)
@@ -229,6 +249,7 @@ async def test_a_server_on_trial_gets_one_request_before_all_others() -> None:
 
 async def test_remembered_prompts_are_bounded() -> None:
     places = Places(servers(1), limit=1)
+    line = line_of(places)
     for number in range(REMEMBERED_PROMPTS + 10):
-        places.give_back(await places.take(f"p{number}", None))
+        places.give_back(await places.take(line, f"p{number}", None))
     assert len(places._homes) == REMEMBERED_PROMPTS

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
+from gen_service.endpoints.job_fleet import JobFleet
+from gen_service.endpoints.shares import Share
 from gen_service.endpoints.simulated import Faults, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.errors import BadPromptRow
 from gen_service.generation.generate import Generation, SamplePlan
@@ -92,14 +94,14 @@ async def generate(
     progress = Progress()
     stop = stop or Stop()
     async with (
-        Client(endpoints, sampling) as client,
+        Client(endpoints) as client,
         Verifier(VerificationSettings(enabled=verification)) as verifier,
-        Fleet(endpoints, pool, sampling, client, lambda _: None) as fleet,
+        Fleet(endpoints, pool, client, lambda _: None) as fleet,
     ):
         loop = Generation(plan, truncation, pool, verifier, folder, progress)
 
-        async def opened() -> Fleet:
-            return fleet
+        async def opened() -> JobFleet:
+            return fleet.join(Share("job"), sampling, None, lambda _: None)
 
         await loop.recover(stop)
         await loop.sample(iter(prompts), opened, stop)
@@ -230,7 +232,7 @@ async def test_a_finished_job_opens_no_fleet_and_is_complete() -> None:
     prompts = [prompt(number) for number in range(4)]
     done = {sample.sample_id for one in prompts for sample in PLAN.samples_of(one)}
 
-    async def never() -> Fleet:
+    async def never() -> JobFleet:
         raise AssertionError("a server was asked for")
 
     async with Verifier(VerificationSettings()) as verifier:

@@ -11,13 +11,14 @@ from gen_service.generation.progress import Progress
 from gen_service.jobs.job import make_spec
 from gen_service.jobs.rates import Rates
 from gen_service.jobs.runner import RunningJob
+from gen_service.storage.manifest import PublishedCounts
 from gen_service.terminal.live import JobView, duration, line, view
 
 SPEC = make_spec({"prompts": "x.jsonl", "endpoints": "http://127.0.0.1:1"})
 
 
 def running(expected: int | None = 100) -> RunningJob:
-    return RunningJob(SPEC, Progress(expected=expected))
+    return RunningJob(SPEC, Progress(expected=expected), PublishedCounts(), "out/job")
 
 
 @pytest.mark.parametrize(

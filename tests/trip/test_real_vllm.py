@@ -17,6 +17,7 @@ from gen_service import generate, make_spec, part_files, read_traces
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.local_server import LocalServer
+from gen_service.endpoints.question import Questions
 from gen_service.jobs.audit import audit
 from gen_service.jobs.job import JobSpec
 from gen_service.jobs.runner import RunningJob
@@ -94,16 +95,17 @@ async def test_an_answer_taken_up_from_its_tokens_is_the_answer_that_was_cut(
     spec = job(vllm_servers, problem_file, tmp_path, sampling={"temperature": 0.0, "top_p": 1.0, "max_tokens": 200})
     row = next(iter(prompt_rows("held_out", 1, seed=11)))
     sample = Sample("s", "trip", Prompt("p", ({"role": "user", "content": row["prompt"]},), None, "test", 1), 0)
-    async with Client(spec.endpoints, spec.sampling) as client:
-        whole = Draft()
-        await client.stream(vllm_servers[0].url, "tiny", sample, whole, 200)
+    async with Client(spec.endpoints) as client:
+        question, whole = Questions(spec.sampling).of(sample), Draft()
+        await client.stream(vllm_servers[0].url, "tiny", question, whole, 200)
         assert len(whole.token_ids) > 12
         for cut in (1, 5, len(whole.token_ids) - 1):
             draft = Draft()
-            await client.stream(vllm_servers[0].url, "tiny", sample, draft, cut)
+            short = Questions(spec.sampling.model_copy(update={"max_tokens": cut})).of(sample)
+            await client.stream(vllm_servers[0].url, "tiny", short, draft, cut)
             assert (draft.finish_reason, len(draft.token_ids)) == ("length", cut)
             draft = draft.reopened()
-            await client.stream(vllm_servers[1].url, "tiny", sample, draft, 200)
+            await client.stream(vllm_servers[1].url, "tiny", question, draft, 200)
             assert (draft.token_ids, draft.text()) == (whole.token_ids, whole.text())
 
 
