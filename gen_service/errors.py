@@ -34,8 +34,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar, NamedTuple
 
-# How an EndpointError reads. A base URL has no blanks, so its end is sure.
-_FAILURE = re.compile(r"([a-z_]+) at \S+?(?: \(HTTP (\d+)\))?: (.*)", re.DOTALL)
+# How an EndpointError reads. A base URL has no blanks, so its end is sure; it is empty where no server was asked.
+_FAILURE = re.compile(r"([a-z_]+) at \S*?(?: \(HTTP (\d+)\))?: (.*)", re.DOTALL)
 
 
 class GenServiceError(Exception):
