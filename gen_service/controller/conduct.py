@@ -37,7 +37,7 @@ async def conduct(run: Run, shared: Shared, span: JobSpan, on_open: Told, on_tai
     """
     # Not those of the request that this task may stem from.
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(job_id=run.row.id, tenant=run.row.tenant)
+    structlog.contextvars.bind_contextvars(job_id=run.row.id)
     try:
         report = await _run(run, shared, span, on_open, on_tail)
     except Exception as failure:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Final, Protocol, get_args
+from typing import Final, Protocol, TypeVar, get_args
 
 import structlog
 from prometheus_client.core import Metric
@@ -79,6 +79,7 @@ class Measured(Protocol):
         ...
 
 
+Result = TypeVar("Result")
 Labelled = tuple[Sequence[str], float]
 Reading = Callable[["Measurements"], Iterable[Labelled]]
 
@@ -106,14 +107,13 @@ class Measurements(Collector):
         Returns:
             The text, and its content type.
         """
-        self.jobs, self.free_bytes = {}, None
-        folder, jobs = self.controller.settings.data.folder, self.controller.store.jobs
-        try:
-            async with asyncio.timeout(LOOKED_UP_S):
-                self.free_bytes = (await asyncio.to_thread(shutil.disk_usage, folder)).free
-                self.jobs = {**dict.fromkeys(STATES, 0), **await jobs.count_by_state()}
-        except Exception as error:
-            _log.warning("a scrape goes without what is looked up", exc_info=error)
+        controller = self.controller
+        disk, jobs = await asyncio.gather(
+            _looked_up(asyncio.to_thread(shutil.disk_usage, controller.settings.data.folder)),
+            _looked_up(controller.store.jobs.count_by_state()),
+        )
+        self.free_bytes = None if disk is None else disk.free
+        self.jobs = {} if jobs is None else {**dict.fromkeys(STATES, 0), **jobs}
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -142,6 +142,16 @@ class Measurements(Collector):
         """Those of the jobs that run."""
         looks = [run.running for run in self.controller.running.values()]
         return [look.backlog for look in looks if look is not None and look.backlog is not None]
+
+
+async def _looked_up(looking: Coroutine[object, object, Result]) -> Result | None:
+    """What is found, or None where that fails or takes too long: the other numbers are shown all the same."""
+    try:
+        async with asyncio.timeout(LOOKED_UP_S):
+            return await looking
+    except Exception as error:
+        _log.warning("a scrape goes without what could not be looked up", exc_info=error)
+        return None
 
 
 def count_published(metrics: Metrics, backlog: Backlog) -> None:
