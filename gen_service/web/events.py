@@ -44,6 +44,7 @@ class EventStream(StreamingResponse):
 
 @router.get(
     "/{job_id}/events",
+    status_code=200,
     response_class=EventStream,
     responses=documented(400, 401, 403, 404, 422, 429)
     | {200: {"description": "`state`, `notice` and `progress` events, each a JobEventView as JSON."}},
@@ -77,9 +78,9 @@ async def _events(
 async def follow(feed: Feed, last: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
     """The events of a feed after the id `last`, encoded; a comment when nothing came for `heartbeat_s` seconds.
 
-    Numbers go before the events that were read after them, so that the final state comes last.
+    Numbers go before the events that were read after them, and none after the final state.
     """
-    number, change, progress = 0, 0, None
+    number, change, progress = 0, 0, b""
     yield HEARTBEAT
     while True:
         try:
@@ -89,14 +90,15 @@ async def follow(feed: Feed, last: int, heartbeat_s: float) -> AsyncGenerator[by
             yield HEARTBEAT
             continue
         number = look.number
-        if look.progress is not None and look.progress is not progress:
+        events = await feed.events(last) if look.change != change else []
+        if look.progress is not None and look.progress is not progress and (events or not look.is_last):
             progress = look.progress
             yield progress
-        if look.change != change:
-            change = look.change
-            while events := await feed.events(last):
-                for _, event in events:
-                    yield event
-                last = events[-1][0]
+        change = look.change
+        while events:
+            for _, event in events:
+                yield event
+            last = events[-1][0]
+            events = await feed.events(last)
         if look.is_last:
             return

@@ -1,7 +1,8 @@
 """The service as one process: opens the store, the controller and the REST door, and drains when it is told to end.
 
 The first SIGTERM or SIGINT lets running samples have their grace while the door goes on answering: looking is still
-possible, new jobs are refused. When all jobs are at rest the process ends. A second signal ends it at once.
+possible, new jobs are refused. When all jobs are at rest the process ends. A second signal ends the grace, and a third
+the process, which loses nothing that was answered: the next start goes on as after a kill.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import uvicorn
 import uvloop
 
 from gen_service.controller.controller import Controller
+from gen_service.controller.tracing import open_tracing
 from gen_service.errors import SpecError
 from gen_service.service_settings import HttpSettings, ServiceSettings
 from gen_service.store.database import open_store
@@ -27,14 +29,14 @@ from gen_service.store.urls import database_url
 from gen_service.web.app import create_app
 from gen_service.web.logs import setup_logs
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, INTERRUPTED = 0, 130
 # How long answers that are being sent may take once everything else has ended.
 LAST_ANSWERS_S = 10
 _log = structlog.get_logger(__name__)
 
 
 def serve(settings: ServiceSettings) -> int:
-    """Run the service until a signal ends it; the exit code: 0 when it drained, 130 when it was told twice.
+    """Run the service until a signal ends it; the exit code: 0 when it drained, 130 when it was told thrice.
 
     Writes one line, `listening on http://host:port`, to standard output when it answers.
 
@@ -73,28 +75,33 @@ async def refuse_open_door(http: HttpSettings, store: Store) -> None:
 
 
 async def _serve(settings: ServiceSettings) -> int:
-    async with open_store(database_url(settings.data)) as store:
-        await refuse_open_door(settings.http, store)
-        with _bound(settings.http) as listener:
-            async with Controller(settings, store) as controller:
-                return await _answer(controller, settings, listener)
+    tracing = open_tracing()
+    try:
+        async with open_store(database_url(settings.data)) as store:
+            await refuse_open_door(settings.http, store)
+            with _bound(settings.http) as listener:
+                async with Controller(settings, store, tracing=tracing) as controller:
+                    await _answer(controller, settings, listener)
+    except _EndedAtOnce:
+        return INTERRUPTED
+    finally:
+        await tracing.close()
+    return DONE
 
 
-async def _answer(controller: Controller, settings: ServiceSettings, listener: socket.socket) -> int:
+async def _answer(controller: Controller, settings: ServiceSettings, listener: socket.socket) -> None:
+    """Answer until a signal came and all jobs are at rest."""
     door = _Door(_door_config(controller, settings))
     ending = _Ending(controller, door)
+    url = _url(settings.http.host, listener)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.ask)
-    try:
-        _log.info("listening", url=_url(settings.http.host, listener))
-        sys.stdout.write(f"listening on {_url(settings.http.host, listener)}\n")
-        sys.stdout.flush()
-        await door.serve(sockets=[listener])
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-    return await ending.exit_code()
+    _log.info("listening", url=url)
+    sys.stdout.write(f"listening on {url}\n")
+    sys.stdout.flush()
+    await door.serve(sockets=[listener])
+    await ending.finished()
 
 
 def _door_config(controller: Controller, settings: ServiceSettings) -> uvicorn.Config:
@@ -119,37 +126,36 @@ class _Door(uvicorn.Server):
         yield
 
 
+class _EndedAtOnce(Exception):
+    """Leaves the controller as a kill would."""
+
+
 class _Ending:
-    """What signals do."""
+    """What signals do: the first lets jobs come to rest, the second ends their grace, the third everything."""
 
     def __init__(self, controller: Controller, door: uvicorn.Server) -> None:
         self._controller = controller
         self._door = door
-        self._draining: asyncio.Task[None] | None = None
+        self._drains: list[asyncio.Task[None]] = []
         self._is_forced = False
 
     def ask(self) -> None:
         """A signal came."""
-        if self._draining is None:
-            _log.info("draining")
-            self._draining = asyncio.create_task(self._controller.drain())
-            self._draining.add_done_callback(self._close_door)
-        elif not self._is_forced:
-            _log.warning("ending at once")
-            self._is_forced = self._door.force_exit = True
-            self._draining.cancel()
+        if len(self._drains) < 2:
+            drain = asyncio.create_task(self._controller.drain())
+            drain.add_done_callback(self._close_door)
+            self._drains.append(drain)
+            return
+        _log.warning("ending at once")
+        self._is_forced = self._door.force_exit = self._door.should_exit = True
 
-    async def exit_code(self) -> int:
-        """How it went, once the door is closed."""
+    async def finished(self) -> None:
+        """The door is closed: raises what the draining raised, or that it was not waited for."""
         if self._is_forced:
-            return INTERRUPTED
-        try:
-            if self._draining is not None:
-                await self._draining
-        except Exception as error:
-            _log.error("draining failed", exc_info=error)
-            return FAILED
-        return DONE
+            for drain in self._drains:
+                drain.cancel()
+            raise _EndedAtOnce
+        await asyncio.gather(*self._drains)
 
     def _close_door(self, _: object) -> None:
         self._door.should_exit = True
