@@ -114,6 +114,8 @@ class Measurements(Collector):
         )
         self.free_bytes = None if disk is None else disk.free
         self.jobs = {} if jobs is None else {**dict.fromkeys(STATES, 0), **jobs}
+        # Not in `collect`: some of the counters that this raises come before it.
+        self.count()
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -123,7 +125,6 @@ class Measurements(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of a scrape."""
-        self.count()
         for declared, reading in READINGS.items():
             family = declared.family()
             for labels, value in reading(self):
