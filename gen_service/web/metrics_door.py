@@ -6,9 +6,7 @@ labels: servers, states, causes, templates of routes, and the ids of the jobs th
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Request, Response
 
 from gen_service.web.state import MeasurementsDep
 
@@ -22,7 +20,7 @@ _TEXT = {"schema": {"type": "string"}}
     response_class=Response,
     responses={200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}},
 )
-async def metrics(measurements: MeasurementsDep, accept: Annotated[str, Header(max_length=1000)] = "") -> Response:
+async def metrics(request: Request, measurements: MeasurementsDep) -> Response:
     """All numbers as of now: OpenMetrics for those who accept it, else Prometheus's text format."""
-    text, content_type = await measurements.page(accept)
+    text, content_type = await measurements.page(request.headers.get("Accept", ""))
     return Response(text, headers={"Content-Type": content_type})

@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gen_service.errors import (
     InvalidRequest,
@@ -53,7 +54,10 @@ def install_problems(app: FastAPI) -> None:
     """Make every error of `app` an answer of the right shape."""
 
     async def answer_it(request: Request, error: Exception) -> Response:
-        return answer(request.scope["path"], as_request_error(error), _headers_of(error), _status_of(error))
+        headers = _headers_of(error)
+        if "Allow" in headers:
+            headers["Allow"] = _methods_of(request)
+        return answer(request.scope["path"], as_request_error(error), headers, _status_of(error))
 
     for kind in (RequestError, SpecError, StorageError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer_it)
@@ -125,6 +129,13 @@ def _from_http(error: HTTPException) -> RequestError:
 
 def _headers_of(error: Exception) -> dict[str, str]:
     return dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+
+
+def _methods_of(request: Request) -> str:
+    """The methods of all routes at this address; the framework tells those of the first one only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in fitting for method in route.methods or ()}))
 
 
 def _status_of(error: Exception) -> int | None:
