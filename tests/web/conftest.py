@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -73,6 +74,16 @@ def sums(rows: int = 3) -> dict[str, Any]:
     return {
         "prompts": {"rows": [{"id": f"p{n}", "prompt": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(rows)]}
     }
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """Errors that are logged on purpose are not drawn with all their variables, which takes seconds."""
+    before = structlog.get_config()
+    rendered = [structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()]
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, *rendered])
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -30,10 +30,18 @@ ERRORS = {
 }
 
 
-def build() -> FastAPI:
+Observed = list[tuple[str, str, int]]
+
+
+def build(observed: Observed) -> FastAPI:
     app = FastAPI()
     install_problems(app)
-    app.add_middleware(Door, max_body_bytes=MOST)
+
+    def observe(route: str, method: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        observed.append((route, method, status))
+
+    app.add_middleware(Door, max_body_bytes=MOST, observe=observe)
 
     async def fail(kind: str) -> None:
         raise ERRORS[kind]
@@ -56,8 +64,13 @@ def build() -> FastAPI:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(build()), base_url="http://test") as client:
+def observed() -> Observed:
+    return []
+
+
+@pytest.fixture
+async def client(observed: Observed) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build(observed)), base_url="http://test") as client:
         yield client
 
 
@@ -182,3 +195,16 @@ async def test_encoded_bodies_are_refused_everywhere(client: httpx.AsyncClient) 
 async def test_an_address_holds_no_nul(address: str, client: httpx.AsyncClient) -> None:
     answer = await client.get(address)
     assert (answer.status_code, "malformed_address" in answer.text) == (400, True)
+
+
+async def test_each_answer_is_counted_under_its_route(client: httpx.AsyncClient, observed: Observed) -> None:
+    await client.get("/api/v1/fail/state")
+    await client.get("/api/v1/typed?number=7")
+    await client.get("/wp-login.php")
+    await client.post("/v1/json", content=b"x" * (MOST + 1))
+    assert observed == [
+        ("/api/v1/fail/{kind}", "GET", 409),
+        ("/api/v1/typed", "GET", 200),
+        ("unmatched", "GET", 404),
+        ("unmatched", "POST", 413),
+    ]
