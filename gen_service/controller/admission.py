@@ -13,7 +13,14 @@ from pydantic import BaseModel
 
 from gen_service.controller.paths import allowed_output, allowed_prompt_path
 from gen_service.controller.prompt_sources import check_first_row, counted, remove_rows, write_rows
-from gen_service.controller.specs import batch_spec, inline_path, native_spec, prompt_section, spec_of
+from gen_service.controller.specs import (
+    batch_spec,
+    inline_path,
+    native_spec,
+    prompt_section,
+    spec_of,
+    without_paths,
+)
 from gen_service.controller.webhook_addresses import check_webhook_url
 from gen_service.errors import InvalidRequest, NotFound, SpecError, Unavailable
 from gen_service.service_settings import ServiceSettings
@@ -77,7 +84,7 @@ class Admission:
             await asyncio.to_thread(kinds.found, spec_of(row, self._settings).verification)
             return await self._with_prompts(row, request)
         except SpecError as error:
-            raise in_request_terms(error, request.prompts) from error
+            raise in_request_terms(error, request.prompts, self._settings) from error
 
     async def batch(self, tenant: str, request: BatchRequest, idempotency_key: str | None, now: float) -> JobRow:
         """The row of a batch, whose file is looked through later.
@@ -174,13 +181,13 @@ class Admission:
         return replace(row, prompts=prompts, samples=None if prompts is None else prompts * request.samples)
 
 
-def in_request_terms(error: SpecError, source: PromptSource) -> InvalidRequest:
-    """What a job spec refused, by the request's name of the field."""
+def in_request_terms(error: SpecError, source: PromptSource, settings: ServiceSettings) -> InvalidRequest:
+    """What a job spec refused, by the request's name of the field, and without the service's own paths."""
     given = next(name for name in ("rows", "file_id", "path", "dataset") if getattr(source, name) is not None)
     names = {"prompts.path": f"prompts.{given}", "endpoints.model": "model"}
     field = names.get(error.field, error.field)
     shown = getattr(source, given) if field == f"prompts.{given}" and given != "rows" else error.value
-    return InvalidRequest(f"{field}: got {shown!r}; expected {error.expected}", field=field)
+    return InvalidRequest(without_paths(f"{field}: got {shown!r}; expected {error.expected}", settings), field=field)
 
 
 def request_hash(request: BaseModel) -> str:

@@ -10,7 +10,7 @@ from gen_service.controller.batch_output import write_outputs
 from gen_service.controller.endings import Ending, said
 from gen_service.controller.run import Run
 from gen_service.controller.shared import Shared
-from gen_service.controller.specs import folder_of, spec_of
+from gen_service.controller.specs import folder_of, spec_of, without_paths
 from gen_service.errors import Conflict, SpecError, StorageError
 from gen_service.store.jobs import JobChanges
 from gen_service.store.rows import JobRow
@@ -44,6 +44,7 @@ async def settle(shared: Shared, row: JobRow, ending: Ending, run: Run | None) -
                 changes["batch"] = await _outputs(shared, row)
             except (StorageError, SpecError, OSError) as failure:
                 event, reason = "fail", f"its files could not be written: {said(failure)}"
+        reason = None if reason is None else without_paths(reason, shared.settings)
         try:
             await shared.moves.move_surely(row.id, event, reason=reason, **changes)
         except Conflict as conflict:

@@ -107,6 +107,11 @@ def folder_of(row: JobRow, settings: ServiceSettings) -> str:
     return f"{path.rstrip('/')}/{row.id}"
 
 
+def without_paths(words: str, settings: ServiceSettings) -> str:
+    """Words for a client, to whom it means nothing where on this machine the data lie."""
+    return words.replace(f"{settings.data.folder.absolute()}/", "").replace(f"{settings.data.folder}/", "")
+
+
 def is_ours(row: JobRow) -> bool:
     """Whether the traces lie with the service, not in a place that the client named."""
     return str(row.spec["output"]["path"]).startswith(OURS)

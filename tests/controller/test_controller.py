@@ -87,7 +87,7 @@ async def test_a_source_that_changes_before_the_job_starts_fails_it_and_says_why
         ended = [await service.ended(row) for row in rows]
     assert [row.state for row in ended] == ["failed", "failed"]
     assert (ended[0].reason or "").startswith("no usable prompt: 2 rows were set aside; the first: row 1: no column")
-    assert "a file that exists" in (ended[1].reason or "")
+    assert ended[1].reason == f"prompts.path: got 'files/{vanished}'; expected a file that exists"
 
 
 async def test_tenants_share_the_fleet_by_weight(open_service: OpenService) -> None:
