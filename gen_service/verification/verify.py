@@ -84,7 +84,7 @@ class Verifier:
 
     @property
     def workers_ended(self) -> int:
-        """Worker processes ended so far: past a budget, dead, recycled, or in a cancelled check."""
+        """Worker processes ended so far: past a budget, dead, recycled, in a cancelled check, or closed."""
         return self._pool.ended
 
     @property

@@ -33,7 +33,7 @@ class WorkerPool:
     Attributes:
         asked: how many requests were sent to workers so far.
         started: how many workers were started so far.
-        ended: how many of them were ended: past a budget, dead, recycled or in the middle of a cancelled request.
+        ended: how many of them were ended: past a budget, dead, recycled, in a cancelled request, or closed.
         ready: what the first worker said of its kind, or None.
     """
 
@@ -104,6 +104,7 @@ class WorkerPool:
             await asyncio.wait(self._unfinished)
         for worker in self._idle:
             worker.writer.close()
+        self.ended += len(self._idle)
         self._idle.clear()
 
     async def _attempt(self, exchange: Exchange, fresh: bool) -> None:
