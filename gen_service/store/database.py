@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 
 from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gen_service.errors import SpecError
-from gen_service.store.migrate import upgrade
+from gen_service.store.migrate import MIGRATIONS, upgrade
 from gen_service.store.sessions import WRITES, Sessions
 from gen_service.store.store import Store
 from gen_service.store.urls import SETTING, driver_url, shown
@@ -33,7 +34,7 @@ async def open_store(url: str) -> AsyncIterator[Store]:
     """
     address = driver_url(url)
     try:
-        await _migrate(address)
+        await migrate(address)
     except (DBAPIError, OSError) as error:
         words = error.orig if isinstance(error, DBAPIError) else error
         raise SpecError(SETTING, shown(address), f"a database that can be opened ({words})") from error
@@ -44,14 +45,19 @@ async def open_store(url: str) -> AsyncIterator[Store]:
         await engine.dispose()
 
 
-async def _migrate(url: URL) -> None:
+async def migrate(url: URL, migrations: str = MIGRATIONS) -> None:
+    """Bring the tables of a database to the newest of `migrations`, or leave them as they are.
+
+    Raises:
+        StorageError: the database was written by a newer version of this package.
+    """
     if url.get_backend_name() == "sqlite":
         await asyncio.to_thread(_make_private, Path(str(url.database)))
     # Changing a table of SQLite may mean to make it anew, and dropping the old one must not cascade.
     engine = _engine(url, foreign_keys=False)
     try:
         async with engine.execution_options(**{WRITES: True}).begin() as connection:
-            await connection.run_sync(upgrade)
+            await connection.run_sync(upgrade, migrations)
     finally:
         await engine.dispose()
 
@@ -88,3 +94,10 @@ def _tune_sqlite(engine: AsyncEngine, foreign_keys: bool) -> None:
         # A reader that turns writer late is refused, whatever the timeout: a writer is one from its beginning.
         writes = connection.get_execution_options().get(WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def invalidated(connection: DBAPIConnection, *_: object) -> None:
+        # A transaction outlives its closed connection for as long as a traceback holds its cursor, and would keep
+        # every writer out. A second cancellation changes nothing: the driver has its order by then.
+        with suppress(Exception, asyncio.CancelledError):
+            connection.rollback()

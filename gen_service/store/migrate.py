@@ -15,7 +15,7 @@ MIGRATIONS = "gen_service.store:migrations"
 _LOCK = 0x67656E5F736572
 
 
-def upgrade(connection: Connection, migrations: str = MIGRATIONS) -> None:
+def upgrade(connection: Connection, migrations: str) -> None:
     """Upgrade the tables within the transaction of `connection`.
 
     Args:

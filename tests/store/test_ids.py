@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gen_service.store.ids import new_id
+from gen_service.store.ids import derived_id, new_id
 from gen_service.wire.jobs import JOB_NAME
 
 
@@ -24,3 +24,13 @@ def test_ids_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(time, "time_ns", lambda moment=moment: moment)
         made.append(new_id(""))
     assert made == sorted(made)
+
+
+def test_a_derived_id_is_the_same_again_and_sorts_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    before = new_id("file-")
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_001_000_000_000)
+    derived = derived_id("file-", 1_700_000_000.5, "batch_0 output")
+    assert before < derived < new_id("file-")
+    assert derived == derived_id("file-", 1_700_000_000.5, "batch_0 output")
+    assert derived != derived_id("file-", 1_700_000_000.5, "batch_0 error")
