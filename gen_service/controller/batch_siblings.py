@@ -12,13 +12,11 @@ import orjson
 
 
 class Siblings:
-    """Joins rows that may lie far apart, with memory for those of one request.
+    """Joins rows (of JSON values) that may lie far apart, with memory for those of one request.
 
     Args:
         path: of a file to work in, which must not be there; left to whoever owns its folder.
         choices: custom id and number of choices of each request that asks for more than one.
-
-    Rows hold JSON values only.
     """
 
     def __init__(self, path: Path, choices: Iterable[tuple[str, int]]) -> None:

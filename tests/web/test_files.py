@@ -446,3 +446,20 @@ async def test_the_document_describes_the_form(service: Service) -> None:
     body = document["paths"]["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["required"] == ["file", "purpose"]
     assert set(body["properties"]) == {"file", "purpose"}
+
+
+async def test_a_refusal_reaches_a_client_that_is_still_sending(serving: Any, listening: Any) -> None:
+    async with serving(uploads={"max_bytes": 1_000_000}) as service, listening(service) as http:
+        http.headers.update(await service.key("default"))
+        kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+        async def body() -> AsyncIterator[bytes]:
+            yield part("purpose", b"batch")
+            yield part("file", b"", "a.jsonl")[:-2]
+            for _ in range(200):
+                yield LINE * 3000
+
+        for content in (body(), form(part("purpose", b"batch"), part("file", LINE * 500_000, "a.jsonl"))):
+            answer = await http.post("/v1/files", content=content, headers=kind)
+            assert error_of(answer) == (413, "file", "too_large")
+        assert list(service.settings.data.uploads.iterdir()) == []
