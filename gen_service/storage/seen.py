@@ -40,7 +40,8 @@ class Seen:
         self._lock = threading.Lock()
         self._fresh: set[bytes] = set()
         self._fresh_keys = self._flush_at = fresh_keys
-        self._filter = bytearray(_FILTER_BYTES)
+        # Made when the first keys are written: a service has several of these sets for each job, most of them small.
+        self._filter = bytearray()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for statement in (
             # A write that finds no room is taken back whole, from memory.
@@ -73,9 +74,11 @@ class Seen:
         return self._length
 
     def close(self) -> None:
-        """Delete the file."""
+        """Delete the file and give the memory back, though what holds the set may wait for the garbage collector."""
         with self._lock:
             self._connection.close()
+            self._filter = bytearray()
+            self._fresh = set()
             self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Seen:
@@ -98,7 +101,7 @@ class Seen:
     def _has(self, digest: bytes) -> bool:
         if digest in self._fresh:
             return True
-        if not all(self._filter[byte] & bit for byte, bit in _bits(digest)):
+        if not self._filter or not all(self._filter[byte] & bit for byte, bit in _bits(digest)):
             return False
         found = self._connection.execute("SELECT 1 FROM seen WHERE key=?", (digest,)).fetchone()
         return found is not None
@@ -113,6 +116,8 @@ class Seen:
                 self._connection.execute("ROLLBACK")
             self._flush_at = len(self._fresh) + self._fresh_keys
             return
+        if not self._filter:
+            self._filter = bytearray(_FILTER_BYTES)
         for digest in self._fresh:
             for byte, bit in _bits(digest):
                 self._filter[byte] |= bit
