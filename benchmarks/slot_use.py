@@ -133,6 +133,9 @@ def _gaps(uses: Sequence[Use], server: int, window: Window) -> Iterable[float]:
 
 
 def shares_of(seconds: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """Each one's share of the seconds over its share of the weights: 1.0 is what is fair."""
+    """Each one's share of the seconds over its share of the weights: 1.0 is what is fair; 0.0 for all where there
+    are no seconds to share."""
     all_seconds, all_weights = sum(seconds.values()), sum(weights.values())
+    if not all_seconds:
+        return dict.fromkeys(weights, 0.0)
     return {name: seconds[name] / all_seconds / (weight / all_weights) for name, weight in weights.items()}

@@ -78,3 +78,7 @@ def test_use_in_proportion_to_the_weights_is_fair(weights: dict[str, float], fac
         shares = shares_of(used, weights)
         assert shares[greedy] > 1.0
         assert all(share < 1.0 for name, share in shares.items() if name != greedy)
+
+
+def test_nothing_to_share_is_not_fair() -> None:
+    assert shares_of({"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 2.0}) == {"a": 0.0, "b": 0.0}
