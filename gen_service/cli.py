@@ -13,6 +13,7 @@ import typer
 
 from gen_service.terminal import remote_verbs
 from gen_service.terminal.exit_codes import FAILED, INTERRUPTED, USAGE
+from gen_service.terminal.keys import keys_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -181,6 +182,7 @@ def simulated_server(context: typer.Context) -> None:
 
 
 remote_verbs.add_verbs(app)
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ async def open_store(url: str) -> AsyncIterator[Store]:
     try:
         await migrate(address)
     except (DBAPIError, OSError) as error:
-        words = error.orig if isinstance(error, DBAPIError) else error
+        words = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         raise SpecError(SETTING, shown(address), f"a database that can be opened ({words})") from error
     engine = _engine(address, foreign_keys=True)
     try:

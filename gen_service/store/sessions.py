@@ -64,4 +64,5 @@ def _translated() -> Iterator[None]:
         if not (isinstance(error, OperationalError) or error.connection_invalidated):
             raise
         # The whole message would show the statement and its values.
-        raise Unavailable(f"the database cannot do this now: {error.orig}", retry_after_s=_COME_AGAIN_S) from error
+        words = " ".join(str(error.orig).split())
+        raise Unavailable(f"the database cannot do this now: {words}", retry_after_s=_COME_AGAIN_S) from error
