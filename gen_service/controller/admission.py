@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from gen_service.controller.engine_fields import engine_field
 from gen_service.controller.paths import allowed_output, allowed_prompt_path
 from gen_service.controller.prompt_sources import check_first_row, counted, remove_rows, write_rows
 from gen_service.controller.specs import (
@@ -22,6 +23,7 @@ from gen_service.controller.specs import (
     without_paths,
 )
 from gen_service.controller.webhook_addresses import check_webhook_url
+from gen_service.controller.webhook_signatures import check_webhook_secret
 from gen_service.errors import InvalidRequest, NotFound, SpecError, Unavailable
 from gen_service.service_settings import ServiceSettings
 from gen_service.storage.disk_space import make_folder
@@ -69,6 +71,10 @@ class Admission:
         job_id = new_id("job-")
         if request.webhook is not None:
             check_webhook_url(request.webhook.url, self._settings.webhooks)
+            check_webhook_secret(request.webhook.secret)
+        if (name := engine_field(request.sampling.extra)) is not None:
+            words = f"sampling.extra: got {name!r}, which only the operator may set; expected fields of sampling"
+            raise InvalidRequest(words, field="sampling.extra")
         found = await self._found(tenant, request.prompts)
         output = await self._output(request)
         prompts = prompt_section(job_id, request.prompts, found, self._settings.uploads.max_line_bytes)

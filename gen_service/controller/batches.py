@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen_service.controller.engine_fields import refusal_of
 from gen_service.service_settings import UploadSettings
 from gen_service.storage.prompt_batch import BadLine, RequestLine, read_line
 from gen_service.storage.prompt_text import Line, lines
@@ -114,6 +115,8 @@ class _Checking:
         if line.request.url != self._endpoint:
             words = f"url: got {line.request.url!r}; expected the batch's endpoint {self._endpoint!r}"
             raise BadLine("mismatched_endpoint", words, "url")
+        if (refusal := refusal_of(line.request.body)) is not None:
+            raise BadLine("unsupported_parameter", f"body.{refusal[0]}: {refusal[1]}", f"body.{refusal[0]}")
         if not self._custom_ids.add(line.custom_id):
             words = f"custom_id: {line.custom_id!r:.100} names an earlier line; expected each once in a file"
             raise BadLine("duplicate_custom_id", words, "custom_id")

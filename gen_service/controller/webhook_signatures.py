@@ -12,14 +12,15 @@ from gen_service.errors import InvalidRequest
 PREFIX = "whsec_"
 
 
-def check_webhook_secret(secret: str) -> None:
-    """Refuse a secret that no key can be made of.
+def check_webhook_secret(secret: str | None) -> None:
+    """Refuse a secret that no key can be made of; None is none, and passes.
 
     Raises:
         InvalidRequest: of field `webhook.secret`; the secret is not repeated.
     """
     try:
-        signing_key(secret)
+        if secret is not None:
+            signing_key(secret)
     except ValueError as error:
         expected = f"base64 after {PREFIX}, or a secret that does not begin with {PREFIX}"
         raise InvalidRequest(f"webhook.secret: got {PREFIX}...; expected {expected}", field="webhook.secret") from error

@@ -36,6 +36,11 @@ class _StrictJson(Request):
     async def json(self) -> object:
         body = await self.body()
         tree: object = orjson.loads(body)
+        try:
+            orjson.dumps(tree)
+        except orjson.JSONEncodeError as error:
+            # More than 254 levels can be read, but neither stored nor shown again.
+            raise json.JSONDecodeError("nested too deeply", "", 0) from error
         if b"\\u0000" in body and _holds_nul(tree):
             # The one kind of error that the framework answers with its words.
             raise json.JSONDecodeError("a NUL character (\\u0000) cannot be stored", "", 0)
