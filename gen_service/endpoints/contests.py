@@ -68,8 +68,31 @@ class Contest(Generic[C]):
         """The ready one with the least tag."""
         return min(self.ready, key=_tag)
 
-    def choose(self, now: float) -> C:
-        """The same, and the clock follows it."""
-        one = self.first()
+    def chose(self, one: C, now: float) -> float:
+        """The one with the least tag is next: the clock follows it, and is returned."""
         self.clock = one.served(now)
-        return one
+        return self.clock
+
+    def gave(self, one: C, now: float) -> float:
+        """One gets a place, though others may be behind it who have nothing to send: the clock never goes back."""
+        self.clock = max(self.clock, one.served(now))
+        return self.clock
+
+
+class Mean:
+    """The mean of what it was given."""
+
+    __slots__ = ("_count", "_sum")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self._count += 1
+        self._sum += value
+
+    def or_else(self, default: float) -> float:
+        """The mean, or the default before the first."""
+        return self._sum / self._count if self._count else default

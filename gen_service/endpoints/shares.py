@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gen_service.endpoints.contests import Contender, Contest
+from gen_service.endpoints.contests import Contender, Contest, Mean
 
 # What a request is charged before any has ended.
 FIRST_CHARGE_S = 1.0
@@ -92,8 +92,8 @@ class _Level:
         self.owners: dict[str, _Owner] = {}
         self.queues: dict[str, _Queue] = {}
 
-    def choose(self, offers: Callable[[str], bool], now: float) -> _Queue | None:
-        """The model whose turn it is among those that can be had now.
+    def choose(self, offers: Callable[[str], bool], now: float) -> _Tenant | None:
+        """The tenant whose turn it is among those whose model can be had now.
 
         Models that are passed over since their servers are full are brought up to it: no place was lost to them.
         """
@@ -102,14 +102,15 @@ class _Level:
         for queue in self.queues.values():
             if not queue.contest.ready:
                 continue
-            tag = queue.contest.first().tag + queue.offset
+            first = queue.contest.first()
+            tag = first.tag + queue.offset
             if not offers(queue.model):
                 passed.append((queue, tag))
             elif best is None or tag < least:
-                best, least = queue, tag
+                best, least = first, tag
         if best is None:
             return None
-        self.clock = best.contest.first().served(now) + best.offset
+        self.clock = best.queue.contest.chose(best, now) + best.queue.offset
         for queue, tag in passed:
             queue.offset += max(0.0, self.clock - tag)
         return best
@@ -120,9 +121,10 @@ class Member(Contender):
 
     Attributes:
         in_flight: places it has.
+        held_s: how long its requests held theirs.
     """
 
-    __slots__ = ("_ended", "_held_s", "in_flight", "level", "share", "tenant", "wants")
+    __slots__ = ("held_s", "in_flight", "level", "share", "tenant", "wants")
 
     def __init__(self, share: Share, level: _Level, tenant: _Tenant) -> None:
         super().__init__()
@@ -131,8 +133,7 @@ class Member(Contender):
         self.tenant = tenant
         self.in_flight = 0
         self.wants = False
-        self._ended = 0
-        self._held_s = 0.0
+        self.held_s = Mean()
 
     @property
     def may_send(self) -> bool:
@@ -157,15 +158,6 @@ class Member(Contender):
             del contest.ready[self]
             if not contest.ready:
                 del queue.contest.ready[tenant]
-
-    def mean_s(self) -> float | None:
-        """Mean seconds that its requests held their places, or None before one ended."""
-        return self._held_s / self._ended if self._ended else None
-
-    def held(self, seconds: float) -> None:
-        """One of its requests ended."""
-        self._ended += 1
-        self._held_s += seconds
 
 
 class Turn:
@@ -211,8 +203,7 @@ class FairShares:
         self._levels: dict[int, _Level] = {}
         self._turns: set[Turn] = set()
         self._accrue_at = 0.0
-        self._ended = 0
-        self._held_s = 0.0
+        self._held_s = Mean()
 
     def join(self, share: Share, model: str) -> Member:
         """Add a job; it wants nothing yet."""
@@ -260,20 +251,24 @@ class FairShares:
         if now >= self._accrue_at:
             self._accrue(now)
         for level in self._levels.values():
-            queue = level.choose(offers, now)
-            if queue is not None:
-                return queue.contest.choose(now).members.choose(now)
+            tenant = level.choose(offers, now)
+            if tenant is not None:
+                member = tenant.members.first()
+                tenant.members.chose(member, now)
+                return member
         return None
 
     def begin(self, member: Member, now: float) -> Turn:
         """The job gets a place. Each `begin` is followed by exactly one `end`."""
-        tenant = member.tenant
+        tenant, level = member.tenant, member.level
+        tenant.members.gave(member, now)
+        level.clock = max(level.clock, tenant.queue.contest.gave(tenant, now) + tenant.queue.offset)
         tenant.owner.models += not tenant.in_flight
         tenant.in_flight += 1
         member.in_flight += 1
         turn = Turn(member, now)
         self._turns.add(turn)
-        turn.charge(self._expected_s(member))
+        turn.charge(member.held_s.or_else(self._held_s.or_else(FIRST_CHARGE_S)))
         member.settle()
         return turn
 
@@ -282,19 +277,12 @@ class FairShares:
         member, held_s = turn.member, now - turn.since
         self._turns.discard(turn)
         turn.end(held_s)
-        member.held(held_s)
-        self._ended += 1
-        self._held_s += held_s
+        member.held_s.add(held_s)
+        self._held_s.add(held_s)
         member.in_flight -= 1
         member.tenant.in_flight -= 1
         member.tenant.owner.models -= not member.tenant.in_flight
         member.settle()
-
-    def _expected_s(self, member: Member) -> float:
-        mean_s = member.mean_s()
-        if mean_s is None:
-            return self._held_s / self._ended if self._ended else FIRST_CHARGE_S
-        return mean_s
 
     def _accrue(self, now: float) -> None:
         """Charge what places are held longer than was expected."""
