@@ -31,9 +31,11 @@ class Lag:
 
 @dataclass(slots=True)
 class Memory:
-    """Resident bytes of the service's process (its verification workers are others), beside the rows it had made."""
+    """Resident bytes of the service's process (its verification workers are others), beside the rows it had made, and
+    the CPU seconds that it took meanwhile."""
 
     rows_now: int = 0
+    cpu_s: float = 0.0
     points: list[tuple[int, int]] = field(default_factory=list)
 
     def figures(self, benchmark: str) -> list[Figure]:
@@ -44,6 +46,8 @@ class Memory:
         peak = max(resident for _, resident in self.points)
         first = max((resident for rows, resident in self.points if rows <= half), default=peak)
         return [
+            counted(benchmark, "CPU of the service a sample", "ms", [self.cpu_s / max(1, self.rows_now) * 1e3]),
+            counted(benchmark, "memory of the service before its first job", "MB", [self.points[0][1] / 1e6]),
             counted(benchmark, "peak memory of the service", "MB", [peak / 1e6]),
             counted(benchmark, "of it, added by the second half of the rows", "MB", [(peak - first) / 1e6]),
         ]
@@ -51,8 +55,9 @@ class Memory:
 
 @asynccontextmanager
 async def watch_memory(pid: int, memory: Memory) -> AsyncIterator[None]:
-    """Note the memory of a process while the block runs."""
+    """Note the memory and the CPU time of a process while the block runs."""
     process = psutil.Process(pid)
+    before = sum(process.cpu_times()[:2])
 
     async def watch() -> None:
         while True:
@@ -62,6 +67,7 @@ async def watch_memory(pid: int, memory: Memory) -> AsyncIterator[None]:
     task = asyncio.create_task(watch())
     try:
         yield
+        memory.cpu_s = sum(process.cpu_times()[:2]) - before
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

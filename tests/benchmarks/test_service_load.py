@@ -41,6 +41,8 @@ def test_the_lag_is_read_from_what_the_service_exposes() -> None:
 
 
 def test_memory_is_told_by_the_rows_that_were_made() -> None:
-    memory = Memory(rows_now=100, points=[(0, 10_000_000), (50, 30_000_000), (60, 31_000_000), (100, 20_000_000)])
-    assert [figure.value for figure in memory.figures("x")] == [31.0, 1.0]
+    memory = Memory(
+        rows_now=100, cpu_s=0.2, points=[(0, 10_000_000), (50, 30_000_000), (60, 31_000_000), (100, 20_000_000)]
+    )
+    assert [figure.value for figure in memory.figures("x")] == [2.0, 10.0, 31.0, 1.0]
     assert Memory().figures("x") == []
