@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace, Verdict
+from gen_service.records import NO_TOKENS, BatchLine, Completion, Prompt, Sample, Trace, Verdict
 from gen_service.storage.surrogates import scrub
 
-RECORD_VERSION = 2
+# 2: a verdict says how an answer was found; 3: a prompt may hold a batch line's request.
+RECORD_VERSION = 3
 _HEADER_LENGTH = struct.Struct("<I")
 SEED_BITS = 63
 TOKEN_BITS = 31
@@ -57,7 +58,8 @@ def decode(record: bytes | memoryview) -> Trace:
 
 def approximate_bytes(trace: Trace) -> int:
     """About how long the record will be, without encoding it: 1 byte a character, 4 a token."""
-    size = 512 + sum(len(message["content"]) for message in trace.sample.prompt.messages)
+    prompt = trace.sample.prompt
+    size = 512 + sum(len(message["content"]) for message in prompt.messages) * (1 if prompt.request is None else 2)
     if (completion := trace.completion) is not None:
         size += len(completion.reasoning or "") + len(completion.content) + 4 * len(completion.token_ids)
     return size
@@ -71,6 +73,7 @@ def clamp(number: int, bits: int) -> int:
 
 def _tree(trace: Trace) -> dict[str, Any]:
     sample, prompt, verdict = trace.sample, trace.sample.prompt, trace.verdict
+    request = prompt.request
     return {
         "version": RECORD_VERSION,
         "sample_id": sample.sample_id,
@@ -78,6 +81,9 @@ def _tree(trace: Trace) -> dict[str, Any]:
         "index": sample.index,
         "seed": None if sample.seed is None else clamp(sample.seed, SEED_BITS),
         "prompt": [prompt.prompt_id, list(prompt.messages), prompt.answer, prompt.source, prompt.row],
+        "request": None if request is None else [request.url, request.n],
+        # No deeper than it came: there is a depth that JSON is not written in.
+        "body": None if request is None else request.body,
         "completion": None if trace.completion is None else _completion_tree(trace.completion),
         "verdict": None if verdict is None else list(astuple(verdict)),
         "error": trace.error,
@@ -104,7 +110,9 @@ def _completion_tree(completion: Completion) -> dict[str, Any]:
 
 def _trace(tree: dict[str, Any], token_ids: np.ndarray[Any, np.dtype[np.int32]]) -> Trace:
     prompt_id, messages, answer, source, row = tree["prompt"]
-    prompt = Prompt(prompt_id=prompt_id, messages=tuple(messages), answer=answer, source=source, row=row)
+    asked = tree.get("request")  # since version 3
+    request = None if asked is None else BatchLine(asked[0], tree["body"], asked[1])
+    prompt = Prompt(prompt_id, tuple(messages), answer, source, row, request)
     sample = Sample(tree["sample_id"], tree["job_id"], prompt, tree["index"], tree["seed"])
     completion = None
     if (fields := tree["completion"]) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ def to_table(traces: Sequence[Trace], sampling: str) -> pa.Table:
 
     Args:
         traces: each with a verdict.
-        sampling: how they were sampled, as JSON; the same in every row.
+        sampling: how they were sampled, as JSON; a batch line's row has its own body instead.
 
     Raises:
         ValueError: a trace has no verdict.
@@ -76,7 +77,7 @@ def to_table(traces: Sequence[Trace], sampling: str) -> pa.Table:
         "retries": [list(_retries(trace)) for trace in traces],
         "attempts": [len(_retries(trace)) + 1 for trace in traces],
         "error": [trace.error for trace in traces],
-        "sampling": [sampling] * len(traces),
+        "sampling": [_sampling(trace, sampling) for trace in traces],
         "token_ids": token_lists(_token_ids(trace) for trace in traces),
     }
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
@@ -143,6 +144,14 @@ def _verdict_columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
         "verdict_cpu_s": [verdict.cpu_s for verdict in verdicts],
         "verifier": [verdict.verifier for verdict in verdicts],
     }
+
+
+def _sampling(trace: Trace, of_job: str) -> str:
+    request = trace.sample.prompt.request
+    if request is None:
+        return of_job
+    body = {name: value for name, value in request.body.items() if name not in ("messages", "prompt")}
+    return json.dumps(body, ensure_ascii=False)
 
 
 def _verdict(trace: Trace) -> Verdict:

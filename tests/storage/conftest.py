@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gen_service.records import NO_TOKENS, Completion, Message, Prompt, Sample, Trace, Verdict
+from gen_service.records import NO_TOKENS, BatchLine, Completion, Message, Prompt, Sample, Trace, Verdict
 
 MakeTrace = Callable[..., Trace]
 
@@ -55,7 +55,11 @@ _SECONDS = st.floats(0, 4e9).map(lambda seconds: round(seconds * 1_000_000) / 1_
 
 def _traces(text: st.SearchStrategy[str]) -> st.SearchStrategy[Trace]:
     messages = st.lists(st.builds(Message, role=text, content=text), max_size=3).map(tuple)
-    prompts = st.builds(Prompt, text, messages, st.none() | text, text, st.integers(1, 2**40))
+    values = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | text
+    nested = st.recursive(values, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2))
+    bodies = st.dictionaries(text | st.sampled_from(["messages", "prompt"]), nested, max_size=3)
+    requests = st.builds(BatchLine, st.sampled_from(["/v1/chat/completions", "/v1/completions"]), bodies)
+    prompts = st.builds(Prompt, text, messages, st.none() | text, text, st.integers(1, 2**40), st.none() | requests)
     samples = st.builds(
         Sample, text, text, prompts, st.integers(0, 2**31 - 1), st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
     )

@@ -3,11 +3,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_service.records import Trace
+from gen_service.records import BatchLine, Trace
 from gen_service.storage import codec
 
 Same = Callable[[Trace, Trace], None]
@@ -50,12 +51,32 @@ def test_a_verdict_of_version_1_has_the_fields_it_had(make_trace: Callable[..., 
     record = codec.encode(trace)
     now = b'["correct","by test","2",null,"none","none",0.0,""]'
     assert now in record
-    then = record.replace(now, b'["correct","by test","2"]').replace(b'"version":2', b'"version":1')
+    then = record.replace(now, b'["correct","by test","2"]').replace(b'"version":3', b'"version":1')
     length = codec._HEADER_LENGTH.unpack_from(record)[0] - (len(record) - len(then))
     assert_same(codec.decode(codec._HEADER_LENGTH.pack(length) + then[codec._HEADER_LENGTH.size :]), trace)
 
 
+def test_a_record_of_version_2_has_no_request(make_trace: Callable[..., Trace], assert_same: Same) -> None:
+    trace = make_trace(1, verdict="correct")
+    record = codec.encode(trace)
+    now = b'"request":null,"body":null,'
+    assert now in record
+    then = record.replace(now, b"").replace(b'"version":3', b'"version":2')
+    length = codec._HEADER_LENGTH.unpack_from(record)[0] - len(now)
+    assert_same(codec.decode(codec._HEADER_LENGTH.pack(length) + then[codec._HEADER_LENGTH.size :]), trace)
+
+
+def test_a_body_as_deep_as_a_line_can_hold_is_written(make_trace: Callable[..., Trace], assert_same: Same) -> None:
+    deep = b'{"body":{"x":' + b"[" * 252 + b"]" * 252 + b"}}"
+    body = orjson.loads(deep)["body"]
+    orjson.dumps({"body": body})
+    trace = make_trace(1)
+    prompt = dataclasses.replace(trace.sample.prompt, request=BatchLine("/v1/completions", body, 2))
+    asked = dataclasses.replace(trace, sample=dataclasses.replace(trace.sample, prompt=prompt))
+    assert_same(codec.decode(codec.encode(asked)), asked)
+
+
 def test_a_record_of_a_later_version_is_refused(make_trace: Callable[..., Trace]) -> None:
-    record = codec.encode(make_trace(1)).replace(b'"version":2', b'"version":9')
+    record = codec.encode(make_trace(1)).replace(b'"version":3', b'"version":9')
     with pytest.raises(ValueError, match="version 9 is newer"):
         codec.decode(record)

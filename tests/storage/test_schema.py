@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -48,9 +49,11 @@ def _check_row(trace: Trace, row: dict[str, object]) -> None:
         "extracted_how": verdict.how,
         "normalised": verdict.normalised,
         "error": trace.error,
-        "sampling": '{"temperature":1}',
         "token_ids": [] if completion is None else completion.token_ids.tolist(),
     }
+    sampling = json.loads(str(row.pop("sampling")))
+    body = {"temperature": 1} if prompt.request is None else prompt.request.body
+    assert sampling == {name: value for name, value in body.items() if name not in ("messages", "prompt")}
     retries = trace.retries if completion is None else completion.retries
     expected |= {"retries": list(retries), "attempts": len(retries) + 1}
     for name in ("reasoning", "content", "finish_reason", "prompt_tokens", "completion_tokens", "model", "endpoint"):
