@@ -22,7 +22,8 @@ from gen_service.wire.jobs import JobRequest, JobView
 # Answers take so long that the service is killed with every job in the middle.
 ANSWERS = ["--length", "40", "--seed", "3", "--latency", "0.3:1.0:2"]
 PROMPTS, SAMPLES, LINES = 300, 2, 600
-HALF = 64 * 1024
+# More than the service gathers before it writes.
+HALF = 1024 * 1024
 FINAL = {"completed", "failed", "cancelled", "expired"}
 WITHIN_S = 180.0
 
