@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +21,7 @@ from gen_service.errors import BadPromptRow
 from gen_service.generation.generate import Generation, SamplePlan
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
-from gen_service.records import Completion, Message, Prompt, Trace
+from gen_service.records import BatchLine, Completion, Message, Prompt, Trace
 from gen_service.settings import (
     EndpointSettings,
     PoolSettings,
@@ -87,6 +87,8 @@ async def generate(
     attempts: int = 6,
     plan: SamplePlan = PLAN,
     verification: bool = True,
+    buffer: int | None = None,
+    on_trace: Callable[[Trace], None] | None = None,
 ) -> Progress:
     endpoints = EndpointSettings(urls=(server.url,), backoff_s=0.001, probe_s=0.01, attempts=attempts, eject_after=99)
     pool, sampling = PoolSettings(in_flight=in_flight, grace_s=grace_s), SamplingSettings(max_tokens=max_tokens)
@@ -98,7 +100,7 @@ async def generate(
         Verifier(VerificationSettings(enabled=verification)) as verifier,
         Fleet(endpoints, pool, client, lambda _: None) as fleet,
     ):
-        loop = Generation(plan, truncation, pool, verifier, folder, progress)
+        loop = Generation(plan, truncation, pool, verifier, folder, progress, buffer=buffer, on_trace=on_trace)
 
         async def opened() -> JobFleet:
             return fleet.join(Share("job"), sampling, None, lambda _: None)
@@ -125,6 +127,30 @@ async def test_every_sample_ends_in_one_verified_row() -> None:
     assert progress.outcomes == {"correct": 90}
     assert (progress.published, progress.done, progress.recovered, progress.interrupted) == (90, 90, 0, 0)
     assert progress.completion_tokens == 90 * 60
+    assert progress.prompt_tokens == sum(row.completion.prompt_tokens for row in folder.rows.values() if row.completion)
+
+
+async def test_whoever_watches_is_given_each_trace_when_it_is_published() -> None:
+    async with SimulatedServer() as server:
+        folder, seen = Folder(), []
+        await generate(server, folder, [prompt(number) for number in range(4)], on_trace=seen.append)
+    assert len(seen) == 12
+    assert {trace.sample.sample_id: trace for trace in seen} == folder.rows
+
+
+async def test_with_a_buffer_of_one_a_job_still_fills_its_places() -> None:
+    slow = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=2000.0)))
+    async with SimulatedServer(slow) as server:
+        folder, most, stop = Folder(), 0, Stop()
+        running = asyncio.create_task(
+            generate(server, folder, (prompt(number) for number in range(40)), stop=stop, buffer=1)
+        )
+        while not running.done():
+            most = max(most, server.numbers.running)
+            await asyncio.sleep(0)
+        await running
+    assert set(folder.rows) == ids(range(40))
+    assert most == 8
 
 
 async def test_failed_samples_are_rows_too_whether_or_not_there_is_a_gold() -> None:
@@ -185,6 +211,7 @@ async def test_rows_that_are_no_prompts_are_counted_and_set_aside() -> None:
         source = [prompt(0), BadPromptRow(2, "no prompt"), prompt(1), BadPromptRow(4, "not JSON")]
         progress = await generate(server, folder, source)
     assert folder.rejected == [2, 4]
+    assert progress.rejected == 2
     assert progress.published == 6
     assert set(folder.rows) == ids([0, 1])
 
@@ -306,6 +333,13 @@ def test_seeds_are_stable_distinct_and_in_range(prompt_id: str, seed: int | None
         assert seeds == [None] * samples
     else:
         assert all(value is not None and 0 <= value < 2**31 for value in seeds)
+
+
+def test_a_prompt_with_a_request_says_itself_how_many() -> None:
+    line = BatchLine("/v1/chat/completions", {"messages": []}, 5)
+    asked = list(PLAN.samples_of(replace(prompt(0), request=line)))
+    assert [sample.index for sample in asked] == [0, 1, 2, 3, 4]
+    assert [sample.sample_id for sample in asked[:3]] == [sample.sample_id for sample in PLAN.samples_of(prompt(0))]
 
 
 def test_more_samples_keep_the_ids_of_the_fewer() -> None:

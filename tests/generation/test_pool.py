@@ -36,24 +36,25 @@ async def turns(count: int) -> None:
 def pool(
     make: Callable[[int], Awaitable[int]],
     deliver: Callable[[int], Awaitable[None]],
-    places: int = 4,
+    buffer: int = 4,
     grace_s: float = 0.0,
     stop: Stop | None = None,
+    in_flight: Callable[[], int] = int,
 ) -> Pool[int, int]:
-    return Pool(make, deliver, places, grace_s, stop or Stop())
+    return Pool(make, deliver, buffer, grace_s, stop or Stop(), in_flight)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 7), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))
-def test_each_item_is_delivered_once_and_never_more_than_places_are_open(
-    places: int, waits: list[tuple[int, int]]
+def test_each_item_is_delivered_once_and_no_more_than_the_buffer_are_open_when_none_is_in_flight(
+    buffer: int, waits: list[tuple[int, int]]
 ) -> None:
     opened, delivered, most, read = 0, [], 0, 0
 
     async def source() -> AsyncGenerator[int, None]:
         nonlocal opened, most, read
         for number in range(len(waits)):
-            # An item is read only when it has a place.
+            # An item is read only when there is room for it.
             opened += 1
             most = max(most, opened)
             read += 1
@@ -70,13 +71,91 @@ def test_each_item_is_delivered_once_and_never_more_than_places_are_open(
         opened -= 1
 
     async def one() -> None:
-        await pool(make, deliver, places).run(source())
+        await pool(make, deliver, buffer).run(source())
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     with asyncio.Runner() as runner:
         runner.run(one())
     assert sorted(delivered) == list(range(len(waits)))
-    assert most <= places
+    assert most <= buffer
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=40),
+)
+def test_what_is_open_and_not_in_flight_fits_the_buffer_and_places_are_kept_busy(
+    buffer: int, places: int, waits: list[tuple[int, int, int]]
+) -> None:
+    """Each item waits for one of few places, holds it, and is delivered; the pool is told when it gets one."""
+    open_, in_flight, delivered = 0, 0, []
+
+    async def source() -> AsyncGenerator[int, None]:
+        nonlocal open_
+        for number in range(len(waits)):
+            assert open_ - in_flight < buffer
+            open_ += 1
+            yield number
+
+    async def one() -> None:
+        server = asyncio.Semaphore(places)
+
+        async def make(item: int) -> int:
+            nonlocal in_flight
+            await turns(waits[item][0])
+            async with server:
+                in_flight += 1
+                running.look()
+                await turns(waits[item][1])
+                in_flight -= 1
+            return item
+
+        async def deliver(item: int) -> None:
+            nonlocal open_
+            await turns(waits[item][2])
+            open_ -= 1
+            delivered.append(item)
+
+        running = pool(make, deliver, buffer, in_flight=lambda: in_flight)
+        await running.run(source())
+
+    with asyncio.Runner() as runner:
+        runner.run(one())
+    assert sorted(delivered) == list(range(len(waits)))
+
+
+async def test_a_slow_delivery_stops_the_reading_and_what_is_in_flight_does_not() -> None:
+    disk, in_flight, read = asyncio.Event(), 0, []
+
+    async def source() -> AsyncGenerator[int, None]:
+        for number in range(1000):
+            read.append(number)
+            yield number
+
+    async def make(item: int) -> int:
+        nonlocal in_flight
+        in_flight += 1
+        running.look()
+        await turns(3)
+        in_flight -= 1
+        return item
+
+    async def deliver(item: int) -> None:
+        await disk.wait()
+
+    running = pool(make, deliver, 10, in_flight=lambda: in_flight)
+    task = asyncio.create_task(running.run(source()))
+    await turns(200)
+    # Those that were in flight when the buffer was full of delivered ones are on top of it.
+    assert 10 <= len(read) <= 40
+    held = len(read)
+    await turns(200)
+    assert len(read) == held
+    disk.set()
+    await task
+    assert len(read) == 1000
 
 
 @settings(max_examples=80, deadline=None)
@@ -86,7 +165,7 @@ def test_each_item_is_delivered_once_and_never_more_than_places_are_open(
     st.integers(0, 25),
 )
 def test_a_stop_at_any_moment_loses_nothing_that_was_made(
-    places: int, waits: list[tuple[int, int]], stop_after: int
+    buffer: int, waits: list[tuple[int, int]], stop_after: int
 ) -> None:
     made: list[int] = []
     delivered: list[int] = []
@@ -104,7 +183,7 @@ def test_a_stop_at_any_moment_loses_nothing_that_was_made(
 
     async def one() -> Pool[int, int]:
         stop = Stop()
-        running = pool(make, deliver, places, 0.0, stop)
+        running = pool(make, deliver, buffer, 0.0, stop)
         task = asyncio.create_task(running.run(numbers(len(waits))))
         await turns(stop_after)
         stop.ask()
@@ -129,7 +208,7 @@ async def test_within_the_grace_running_items_end_and_no_new_one_begins() -> Non
     async def deliver(item: int) -> None:
         delivered.append(item)
 
-    running = pool(make, deliver, places=3, grace_s=60.0, stop=stop)
+    running = pool(make, deliver, buffer=3, grace_s=60.0, stop=stop)
     task = asyncio.create_task(running.run(numbers(100)))
     await turns(10)
     stop.ask()
@@ -154,7 +233,7 @@ async def test_asked_twice_it_ends_at_once_but_delivers_what_was_made() -> None:
         await disk.wait()
         delivered.append(item)
 
-    running = pool(make, deliver, places=3, grace_s=3600.0, stop=stop)
+    running = pool(make, deliver, buffer=3, grace_s=3600.0, stop=stop)
     task = asyncio.create_task(running.run(numbers(100)))
     await turns(10)
     stop.ask()
@@ -214,7 +293,7 @@ async def test_an_error_surfaces_as_itself_and_ends_everything(where: str) -> No
             raise Bug(where)
 
     with pytest.raises(Bug, match=where):
-        await pool(make, deliver, places=50).run(source())
+        await pool(make, deliver, buffer=50).run(source())
     assert closed == [True]
 
 
@@ -231,7 +310,7 @@ async def test_cancelled_from_outside_it_cancels_all() -> None:
     async def deliver(item: int) -> None:
         raise AssertionError(item)
 
-    task = asyncio.create_task(pool(make, deliver, places=3).run(numbers(9)))
+    task = asyncio.create_task(pool(make, deliver, buffer=3).run(numbers(9)))
     await turns(10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
