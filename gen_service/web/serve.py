@@ -91,15 +91,11 @@ async def _serve(settings: ServiceSettings) -> int:
 
 async def _answer(controller: Controller, settings: ServiceSettings, listener: socket.socket) -> None:
     """Answer until a signal came and all jobs are at rest."""
-    door = _Door(_door_config(controller, settings))
+    door = _Door(_door_config(controller, settings), _url(settings.http.host, listener))
     ending = _Ending(controller, door)
-    url = _url(settings.http.host, listener)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.ask)
-    _log.info("listening", url=url)
-    sys.stdout.write(f"listening on {url}\n")
-    sys.stdout.flush()
     await door.serve(sockets=[listener])
     await ending.finished()
 
@@ -119,7 +115,18 @@ def _door_config(controller: Controller, settings: ServiceSettings) -> uvicorn.C
 
 
 class _Door(uvicorn.Server):
-    """Without uvicorn's own signals: it would stop answering at the first."""
+    """Without uvicorn's own signals: it would stop answering at the first. Says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """From here on connections are taken."""
+        await super().startup(sockets)
+        _log.info("listening", url=self._url)
+        sys.stdout.write(f"listening on {self._url}\n")
+        sys.stdout.flush()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
