@@ -15,6 +15,8 @@ from gen_service.settings import SamplingSettings
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 BAD_REQUEST = 400
+# Who refuses what is refused without asking a server.
+HERE = "gen-service"
 # What the completions API makes where a request names no number.
 COMPLETIONS_DEFAULT_TOKENS = 16
 # How every request is sent, whatever a batch line says: one streamed answer with its token ids.
@@ -110,7 +112,7 @@ class Question:
         try:
             return url, orjson.dumps(body)
         except TypeError as error:
-            raise RequestRefused("", f"the request cannot be written as JSON: {error}", BAD_REQUEST) from error
+            raise RequestRefused(HERE, f"the request cannot be written as JSON: {error}", BAD_REQUEST) from error
 
 
 class Questions:
@@ -191,4 +193,4 @@ def _check(line: BatchLine) -> None:
 
 
 def _refused(field: str, value: object, expected: str) -> RequestRefused:
-    return RequestRefused("", f"body.{field}: got {str(value)[:200]!r}; expected {expected}", BAD_REQUEST)
+    return RequestRefused(HERE, f"body.{field}: got {str(value)[:200]!r}; expected {expected}", BAD_REQUEST)
