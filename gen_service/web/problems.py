@@ -17,10 +17,13 @@ from starlette.routing import Match, Route
 
 from gen_service.errors import (
     InvalidRequest,
+    NotFound,
     RequestError,
     SpecError,
     StorageError,
+    TooLarge,
     Unauthenticated,
+    UnsupportedMedia,
 )
 from gen_service.web.plain_words import invalid_request, plain
 from gen_service.wire.jobs import Problem
@@ -123,8 +126,9 @@ def _openai(error: RequestError, status: int) -> str:
 def _from_http(error: HTTPException) -> RequestError:
     """A refusal by the framework: no such route, no such method, a body that is not what it says."""
     phrase = HTTPStatus(error.status_code).phrase
-    words = _FRAMEWORK_WORDS.get(error.status_code) if error.detail == phrase else error.detail
-    return RequestError(words or phrase, code=phrase.lower().replace(" ", "_"))
+    words = _FRAMEWORK_WORDS.get(error.status_code, phrase) if error.detail == phrase else error.detail
+    kind = next((kind for kind in (NotFound, TooLarge, UnsupportedMedia) if kind.status == error.status_code), None)
+    return kind(words) if kind is not None else RequestError(words, code=phrase.lower().replace(" ", "_"))
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
