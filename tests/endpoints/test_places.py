@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -24,10 +25,24 @@ def servers(count: int, cap: int = 8, *models: str) -> list[Endpoint]:
     return made
 
 
-def line_of(places: Places, share: Share | None = None, model: str = "m") -> Line:
-    line = places.join(share or Share("job"), lambda: None)
+def line_of(
+    places: Places, share: Share | None = None, model: str = "m", on_bound: Callable[[], None] = lambda: None
+) -> Line:
+    line = places.join(share or Share("job"), on_bound)
     places.name(line, model)
     return line
+
+
+# What each server of the machine below serves, and the jobs that ask: two tenants, one above the others, one with a
+# limit of its own, and one whose model is only on the last server.
+SERVED = ("m", "m", "mn")
+JOBS = {
+    "u": (Share("u", "a"), "m"),
+    "v": (Share("v", "b", weight=2.0), "m"),
+    "w": (Share("w", "a", max_in_flight=1), "m"),
+    "x": (Share("x", "b", priority=1), "m"),
+    "y": (Share("y", "a"), "n"),
+}
 
 
 class PlacesMachine(RuleBasedStateMachine):
@@ -38,18 +53,24 @@ class PlacesMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.takers: list[asyncio.Task[Place]] = []
         self.endpoints = servers(count, cap)
+        for number, endpoint in enumerate(self.endpoints):
+            endpoint.models = dict.fromkeys(SERVED[number])
         self.places = Places(self.endpoints, limit)
-        self.line = line_of(self.places)
+        self.bound: Counter[str] = Counter()
+        self.lines = {
+            job: line_of(self.places, share, model, lambda job=job: self.bound.update([job]))
+            for job, (share, model) in JOBS.items()
+        }
 
     def turn(self) -> None:
         """One turn of the event loop."""
         self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
 
-    @rule(prompt=st.sampled_from("abc"), avoid=st.integers(-1, 2))
-    def take(self, prompt: str, avoid: int) -> None:
+    @rule(job=st.sampled_from("uvwxy"), prompt=st.sampled_from("abc"), avoid=st.integers(-1, 2))
+    def take(self, job: str, prompt: str, avoid: int) -> None:
         avoided = self.endpoints[avoid] if 0 <= avoid < len(self.endpoints) else None
-        self.takers.append(self.loop.create_task(self.places.take(self.line, prompt, avoided)))
+        self.takers.append(self.loop.create_task(self.places.take(self.lines[job], prompt, avoided)))
 
     @rule()
     def let_run(self) -> None:
@@ -95,12 +116,28 @@ class PlacesMachine(RuleBasedStateMachine):
         assert self.places.taken == sum(endpoint.in_flight for endpoint in self.endpoints)
         assert all(0 <= endpoint.in_flight <= endpoint.cap for endpoint in self.endpoints)
         assert self.places.taken >= len(self.holders())
+        assert self.places.taken == sum(line.in_flight for line in self.lines.values())
+        assert self.lines["w"].in_flight <= 1
+        for endpoint in self.endpoints:
+            assert endpoint.in_flight == sum(line.at[endpoint] for line in self.lines.values())
+        for line in self.lines.values():
+            assert all(line.model in endpoint.models for endpoint, count in line.at.items() if count)
+
+    def no_place_is_free_that_somebody_waits_for(self) -> None:
+        if self.places.taken == self.places.limit:
+            return
+        open_ = [endpoint for endpoint in self.endpoints if endpoint.has_room(self.loop.time())]
+        for line in self.lines.values():
+            if line.waiters and line.member is not None and line.member.may_send:
+                assert not any(line.model in endpoint.models for endpoint in open_)
 
     def teardown(self) -> None:
         """When the loop has settled no place is lost; when all come back and leave, nobody is left waiting."""
         if not hasattr(self, "loop"):
             return
         self.settle()
+        self.no_place_is_free_that_somebody_waits_for()
+        assert sum(self.bound.values()) >= len(self.holders())
         assert self.places.taken == len(self.holders())
         assert self.places.waiting == sum(1 for taker in self.takers if not taker.done())
         for _ in range(len(self.takers) + 1):
@@ -113,8 +150,20 @@ class PlacesMachine(RuleBasedStateMachine):
                 place.endpoint.succeeded(place, self.loop.time())
                 self.in_loop(self.places.give_back, place)
             self.settle()
+            self.no_place_is_free_that_somebody_waits_for()
+        for endpoint in self.endpoints:
+            endpoint.models = dict.fromkeys("mn")
+        for _ in range(len(self.takers) + 1):
+            self.in_loop(self.places.serve)
+            for holder in self.holders():
+                self.takers.remove(holder)
+                self.in_loop(self.places.give_back, holder.result())
+            self.settle()
         assert all(taker.done() for taker in self.takers)
         assert self.places.taken == self.places.waiting == 0
+        for line in self.lines.values():
+            self.places.leave(line)
+        assert self.places._lines == {}
         self.loop.close()
 
     def settle(self) -> None:
@@ -253,3 +302,73 @@ async def test_remembered_prompts_are_bounded() -> None:
     for number in range(REMEMBERED_PROMPTS + 10):
         places.give_back(await places.take(line, f"p{number}", None))
     assert len(places._homes) == REMEMBERED_PROMPTS
+
+
+async def test_a_job_whose_model_no_server_has_keeps_nobody_waiting() -> None:
+    places = Places(servers(2, 1, "m", "n"), limit=2)
+    for_m, for_n, for_o = (line_of(places, Share(model), model) for model in "mno")
+    absent = [asyncio.create_task(places.take(for_o, "p", None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    at_m, at_n = await places.take(for_m, "p", None), await places.take(for_n, "p", None)
+    more = asyncio.create_task(places.take(for_n, "q", None))
+    await asyncio.sleep(0)
+    places.give_back(at_m)
+    await asyncio.sleep(0)
+    assert not more.done()
+    places.give_back(at_n)
+    assert (await more).endpoint is at_n.endpoint
+    assert (places.waiting, places.taken) == (3, 1)
+    at_m.endpoint.models = {"m": None, "o": None}
+    places.serve()
+    places.give_back(await absent[0])
+    places.give_back(await absent[1])
+    places.give_back(await absent[2])
+    places.give_back(more.result())
+    assert (places.waiting, places.taken) == (0, 0)
+
+
+async def test_a_job_without_a_model_waits_until_it_has_one() -> None:
+    places = Places(servers(1), limit=2)
+    line = places.join(Share("job"), lambda: None)
+    waiting = asyncio.create_task(places.take(line, "p", None))
+    await asyncio.sleep(0)
+    assert (places.waiting, line.in_flight) == (1, 0)
+    places.name(line, "m")
+    places.give_back(await waiting)
+
+
+async def test_whoever_feeds_a_job_is_told_of_each_place() -> None:
+    told: list[int] = []
+    places = Places(servers(1), limit=1)
+    line = places.join(Share("job"), lambda: told.append(line.in_flight))
+    places.name(line, "m")
+    first = await places.take(line, "p", None)
+    second = asyncio.create_task(places.take(line, "p", None))
+    await asyncio.sleep(0)
+    assert told == [1]
+    places.give_back(first)
+    assert told == [1, 1]
+    places.give_back(await second)
+
+
+@pytest.mark.looptime
+async def test_two_jobs_take_turns_whoever_came_first() -> None:
+    places = Places(servers(1), limit=1)
+    lines = [line_of(places, Share(job)) for job in "ab"]
+    held = await places.take(lines[0], "p", None)
+    order: list[str] = []
+
+    async def one(line: Line) -> None:
+        place = await places.take(line, "p", None)
+        order.append(line.share.job_id)
+        await asyncio.sleep(1.0)
+        places.give_back(place)
+
+    async with asyncio.TaskGroup() as group:
+        for line in lines:
+            for _ in range(10):
+                group.create_task(one(line))
+        await asyncio.sleep(1.0)
+        places.give_back(held)
+    assert abs(order[:10].count("a") - 5) <= 1
+    assert Counter(order) == {"a": 10, "b": 10}
