@@ -42,13 +42,14 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 class HttpSettings(Section):
     """Where the service listens. `public_hosts` are the host names under which clients reach it, checked where no key
-    is needed; `max_body_bytes` bounds every body but an upload."""
+    is needed; `max_body_bytes` bounds every body but an upload; `wrong_keys_per_minute` is for one client address."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     public_hosts: tuple[str, ...] = ()
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * MIB
     heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
+    wrong_keys_per_minute: Annotated[int, Field(ge=1)] = 60
 
     @property
     def is_loopback(self) -> bool:

@@ -40,7 +40,7 @@ def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
     app.state.measurements = Measurements(controller)
     app.state.feeds = Feeds(controller)
     app.state.published = PublishedParts()
-    app.state.limits = RequestLimits(settings.quotas, controller.store.tenants)
+    app.state.limits = RequestLimits(settings.quotas, controller.store.tenants, settings.http.wrong_keys_per_minute)
     install_problems(app)
     observe = controller.metrics.observe_request
     app.add_middleware(Door, max_body_bytes=settings.http.max_body_bytes, observe=observe)

@@ -52,13 +52,15 @@ class RequestLimits:
 
     Args:
         quotas: of tenants that have none of their own.
+        failures_per_minute: requests without a key that counts, by address.
     """
 
-    def __init__(self, quotas: QuotaSettings, tenants: Tenants) -> None:
+    def __init__(self, quotas: QuotaSettings, tenants: Tenants, failures_per_minute: int = FAILURES_PER_MINUTE) -> None:
         self._quotas = quotas
         self._tenants = tenants
         # With when the store was last asked; None has no limit. Tenants are the operator's, so they are not many.
         self._buckets: dict[str, tuple[TokenBucket | None, float]] = {}
+        self._failures_per_minute = failures_per_minute
         self._failures: OrderedDict[str, TokenBucket] = OrderedDict()
 
     async def admit(self, tenant: str) -> None:
@@ -81,12 +83,12 @@ class RequestLimits:
             TooManyRequests: there were too many; to be answered instead of what was wrong with the key.
         """
         source = _source(address)
-        bucket = self._failures.pop(source, None) or TokenBucket(FAILURES_PER_MINUTE)
+        bucket = self._failures.pop(source, None) or TokenBucket(self._failures_per_minute)
         self._failures[source] = bucket
         if len(self._failures) > MOST_ADDRESSES:
             self._failures.popitem(last=False)
         if (wait_s := bucket.take(_now())) > 0.0:
-            words = f"more than {FAILURES_PER_MINUTE} requests in a minute without a key that counts"
+            words = f"more than {self._failures_per_minute} requests in a minute without a key that counts"
             raise TooManyRequests(words, retry_after_s=wait_s)
 
     async def _bucket(self, tenant: str) -> TokenBucket | None:
