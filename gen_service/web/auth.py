@@ -113,7 +113,7 @@ def _host_name(host: str) -> str:
 
 
 # For the OpenAPI document only: `authenticate` reads the header.
-_BEARER = HTTPBearer(auto_error=False, scheme_name="API key", description="`Authorization: Bearer gs_<id>_<secret>`")
+_BEARER = HTTPBearer(auto_error=False, scheme_name="api_key", description="`Authorization: Bearer gs_<id>_<secret>`")
 
 
 class _Needs:

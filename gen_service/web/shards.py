@@ -22,6 +22,7 @@ from gen_service.web.state import ControllerDep, PublishedDep, SettingsDep
 from gen_service.wire.jobs import Shard, ShardList
 
 CHUNK_BYTES = 256 * 1024
+_BYTES = {MEDIA["parquet"]: {"schema": {"type": "string", "format": "binary"}}}
 ShardName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$", description="As the list names it.")]
 
 router = APIRouter(prefix=PREFIX, route_class=ServiceRoute, tags=["jobs"])
@@ -41,7 +42,8 @@ async def list_shards(
     "/{job_id}/shards/{name}",
     response_class=Response,
     responses=documented(400, 401, 403, 404, 422, 429)
-    | {200: {"content": {MEDIA["parquet"]: {"schema": {"type": "string", "format": "binary"}}}}},
+    | {status: {"content": _BYTES} for status in (200, 206)}
+    | {416: {"description": "There are no such bytes.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def download(
     job_id: JobId,
