@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 import uvicorn
@@ -32,6 +33,8 @@ from gen_service.web.logs import setup_logs
 DONE, INTERRUPTED = 0, 130
 # How long answers that are being sent may take once everything else has ended.
 LAST_ANSWERS_S = 10
+# For what is not a running job's: uploads, validation, reading rows.
+SPARE_THREADS = 32
 _log = structlog.get_logger(__name__)
 
 
@@ -75,6 +78,9 @@ async def refuse_open_door(http: HttpSettings, store: Store) -> None:
 
 
 async def _serve(settings: ServiceSettings) -> int:
+    # A job that waits for room on a full disk may hold a thread: it must not be one that others need.
+    threads = ThreadPoolExecutor(settings.fleet.max_running_jobs + SPARE_THREADS, thread_name_prefix="service")
+    asyncio.get_running_loop().set_default_executor(threads)
     tracing = open_tracing()
     try:
         async with open_store(database_url(settings.data)) as store:
@@ -149,6 +155,8 @@ class _Ending:
     def ask(self) -> None:
         """A signal came."""
         if len(self._drains) < 2:
+            if self._drains:
+                _log.warning("ending the grace")
             drain = asyncio.create_task(self._controller.drain())
             drain.add_done_callback(self._close_door)
             self._drains.append(drain)
