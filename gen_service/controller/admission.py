@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from gen_service.controller.engine_fields import engine_field
-from gen_service.controller.paths import allowed_output, allowed_prompt_path
+from gen_service.controller.paths import allowed_dataset, allowed_output, allowed_prompt_path
 from gen_service.controller.prompt_sources import check_first_row, counted, remove_rows, write_rows
 from gen_service.controller.specs import (
     batch_spec,
@@ -125,6 +125,8 @@ class Admission:
         if source.dataset is not None and not data.allow_hub:
             words = f"prompts.dataset: got {source.dataset!r}; this service takes no data sets by name: upload a file"
             raise InvalidRequest(words, field="prompts.dataset")
+        if source.dataset is not None:
+            await asyncio.to_thread(allowed_dataset, source.dataset)
         if source.path is not None:
             return str(await asyncio.to_thread(allowed_prompt_path, source.path, data.prompt_roots))
         if source.file_id is not None:

@@ -63,6 +63,21 @@ def allowed_output(path: str, roots: Sequence[str]) -> str:
     return found
 
 
+def allowed_dataset(name: str) -> str:
+    """The id of a data set on the hub, `owner/name` or `name`.
+
+    The `datasets` library takes a name for a local folder before it asks the hub, so one that names anything in the
+    working folder is refused. Looks at the disk: to be called in a thread.
+
+    Raises:
+        InvalidRequest: of field `prompts.dataset`.
+    """
+    if any(segment.startswith(".") for segment in name.split("/")) or Path(name).exists():
+        words = f"prompts.dataset: got {name!r}; expected the id of a data set on the hub, owner/name"
+        raise InvalidRequest(words, field="prompts.dataset")
+    return name
+
+
 def _refusal(field: str, path: str, expected: str, roots: Sequence[object]) -> InvalidRequest:
     none = "" if roots else ", of which this service has none"
     return InvalidRequest(f"{field}: got {path!r}; expected {expected}{none}", field=field)

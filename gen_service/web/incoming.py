@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from gen_service.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from gen_service.service_settings import UploadSettings
 from gen_service.storage.disk_space import sync_file, sync_folder, write_at
+from gen_service.storage.expanded_size import ExpandsTooMuch, check_parquet_rows
 
 # How compressed files begin: gzip, Zstandard, bzip2, xz, zip, lz4, Unix compress.
 _COMPRESSED = (
@@ -122,10 +123,10 @@ class IncomingFile:
             raise TooLarge(f"file: {words}", field="file", code="too_many_lines")
 
     def check_parquet(self) -> int:
-        """Check what came as a Parquet file, by its metadata alone; its rows.
+        """Check what came as a Parquet file, by its metadata and then by reading it; its rows.
 
         Raises:
-            InvalidRequest: it is not Parquet.
+            InvalidRequest: it is not Parquet, or is damaged.
             TooLarge: it would be larger than `uploads.max_expanded_bytes` in memory, or has too many rows.
         """
         try:
@@ -141,6 +142,12 @@ class IncomingFile:
         if metadata.num_rows > self._limits.max_lines:
             most = f"{self._limits.max_lines} (uploads.max_lines)"
             raise TooLarge(f"file: {metadata.num_rows} rows; expected at most {most}", field="file")
+        try:
+            check_parquet_rows(self._part, self._limits.max_expanded_bytes)
+        except ExpandsTooMuch as error:
+            raise TooLarge(f"file: {error} (uploads.max_expanded_bytes)", field="file") from error
+        except ValueError as error:
+            raise InvalidRequest(f"file: it cannot be read: {error}", field="file", code="not_parquet") from error
         return int(metadata.num_rows)
 
     def keep(self) -> None:

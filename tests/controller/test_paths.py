@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_service.controller import paths
-from gen_service.controller.paths import allowed_output, allowed_prompt_path
+from gen_service.controller.paths import allowed_dataset, allowed_output, allowed_prompt_path
 from gen_service.errors import InvalidRequest
 
 
@@ -280,3 +280,12 @@ def test_other_outputs_are_refused(place: Path, path: str) -> None:
 
 def test_a_file_url_as_a_root_is_the_local_folder(place: Path) -> None:
     assert allowed_output(str(place / "root/new"), [f"file://{place}/root"]) == str(place / "root/new")
+
+
+@pytest.mark.parametrize("name", ["root", "root/inner", "alias", "root/p.jsonl", "../x", "./root", ".", "a/..", ".git"])
+def test_a_data_sets_name_is_never_a_local_folder(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(InvalidRequest) as refused:
+        allowed_dataset(name)
+    assert refused.value.field == "prompts.dataset"
+    assert allowed_dataset("openai/gsm8k") == "openai/gsm8k"
