@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -88,8 +89,6 @@ async def _serve(settings: ServiceSettings) -> int:
             with _bound(settings.http) as listener:
                 async with Controller(settings, store, tracing=tracing) as controller:
                     await _answer(controller, settings, listener)
-    except _EndedAtOnce:
-        return INTERRUPTED
     finally:
         await tracing.close()
     return DONE
@@ -139,10 +138,6 @@ class _Door(uvicorn.Server):
         yield
 
 
-class _EndedAtOnce(Exception):
-    """Leaves the controller as a kill would."""
-
-
 class _Ending:
     """What signals do: the first lets jobs come to rest, the second ends their grace, the third everything."""
 
@@ -150,26 +145,21 @@ class _Ending:
         self._controller = controller
         self._door = door
         self._drains: list[asyncio.Task[None]] = []
-        self._is_forced = False
 
     def ask(self) -> None:
         """A signal came."""
-        if len(self._drains) < 2:
-            if self._drains:
-                _log.warning("ending the grace")
-            drain = asyncio.create_task(self._controller.drain())
-            drain.add_done_callback(self._close_door)
-            self._drains.append(drain)
-            return
-        _log.warning("ending at once")
-        self._is_forced = self._door.force_exit = self._door.should_exit = True
+        if len(self._drains) == 2:
+            _log.warning("ending at once")
+            # Not by an exception: a thread that waits for a locked database would be waited for.
+            os._exit(INTERRUPTED)
+        if self._drains:
+            _log.warning("ending the grace")
+        drain = asyncio.create_task(self._controller.drain())
+        drain.add_done_callback(self._close_door)
+        self._drains.append(drain)
 
     async def finished(self) -> None:
-        """The door is closed: raises what the draining raised, or that it was not waited for."""
-        if self._is_forced:
-            for drain in self._drains:
-                drain.cancel()
-            raise _EndedAtOnce
+        """The door is closed: raises what the draining raised."""
         await asyncio.gather(*self._drains)
 
     def _close_door(self, _: object) -> None:

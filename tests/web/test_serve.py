@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from benchmarks.servers import simulated_servers
 from benchmarks.service_process import COMMAND, ServiceProcess, make_key, running_service, service_settings
+from benchmarks.trip import wait_until
 from gen_service.remote.client import ServiceClient
 from gen_service.web.serve import allow_many_files
 from gen_service.wire.jobs import JobRequest
@@ -83,6 +86,29 @@ async def test_the_first_signal_drains_while_the_door_answers_and_the_second_end
         async with ServiceClient(service.url) as client:
             # The next start goes on with it.
             await in_flight(client, job_id)
+
+
+async def test_the_third_signal_ends_what_cannot_come_to_rest(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_service(settings, tmp_path / "words.txt") as service:
+        job_id = await submitted(service)
+        # While another process writes, no state of a job can be stored.
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "gen_service.db")) as database:
+            database.execute("BEGIN IMMEDIATE")
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as door:
+                for words in ("draining", "ending the grace"):
+                    service.child.send_signal(signal.SIGTERM)
+                    assert await asyncio.to_thread(logged, words, service)
+                assert (await door.get("/healthz")).status_code == 200
+            service.child.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(service.exit_code) == ENDED_AT_ONCE, service.words.read_text()
+    with running_service(settings, tmp_path / "words.txt") as service:
+        async with ServiceClient(service.url) as client:
+            await in_flight(client, job_id)
+
+
+def logged(event: str, service: ServiceProcess) -> bool:
+    """Waits until the service's log has an event."""
+    return wait_until(lambda: f'"event": "{event}"' in service.words.read_text(), service.child, service.words)
 
 
 async def test_an_idle_service_ends_at_the_first_signal(settings: dict[str, str], tmp_path: Path) -> None:
