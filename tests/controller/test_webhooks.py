@@ -156,7 +156,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def settings(certificate: Certificate) -> WebhookSettings:
-    return WebhookSettings(allow=(LOOPBACK,), ca_file=certificate.file)
+    return WebhookSettings(allow=(LOOPBACK,), ca_file=certificate.file, timeout_s=300.0)
 
 
 class Names(AbstractResolver):
