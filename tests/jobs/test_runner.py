@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gen_service import generate, make_spec, read_traces
+from gen_service import JobReport, generate, make_spec, read_traces
+from gen_service.endpoints.client import Client
+from gen_service.endpoints.fleet import Fleet
+from gen_service.endpoints.job_fleet import JobFleet
+from gen_service.endpoints.shares import Share
 from gen_service.endpoints.simulated import Fixed, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.errors import JobLocked, JobMismatch, SpecError
 from gen_service.generation.pool import Stop
 from gen_service.jobs.audit import audit
 from gen_service.jobs.job import JobSpec
-from gen_service.jobs.runner import RunningJob, has_work, location
+from gen_service.jobs.runner import RunningJob, Surroundings, has_work, location, run_job
+from gen_service.records import Trace
+from gen_service.settings import EndpointSettings, PoolSettings, VerificationSettings
 from gen_service.storage.traces import part_files
+from gen_service.verification.verify import Verifier
+
+SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=4000.0)), tick_s=0.005)
 
 
 def write_prompts(folder: Path, count: int, *bad: str) -> str:
@@ -122,6 +132,56 @@ async def test_a_job_has_one_writer(tmp_path: Path) -> None:
         stop.ask()
         report = await running
         assert (report.complete, report.published.rows) == (False, 0)
+
+
+async def test_jobs_share_a_fleet_and_a_verifier_and_each_has_its_own_traces(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(SimulatedServer(SLOW)) for _ in range(2)]
+        endpoints = EndpointSettings(urls=tuple(server.url for server in servers))
+        client = await stack.enter_async_context(Client(endpoints))
+        fleet = await stack.enter_async_context(Fleet(endpoints, PoolSettings(in_flight=8), client, lambda _: None))
+        verifier = await stack.enter_async_context(Verifier(VerificationSettings(workers=1)))
+        prompts = write_prompts(tmp_path, 20)
+        specs = [job(tmp_path, prompts, "http://unused", name=name) for name in ("one", "two", "three")]
+        traces: dict[str, list[Trace]] = {spec.job_id: [] for spec in specs}
+        looks: list[RunningJob] = []
+
+        async def run(spec: JobSpec) -> JobReport:
+            async def join() -> JobFleet:
+                return fleet.join(Share(spec.job_id), spec.sampling, None, lambda _: None)
+
+            around = Surroundings(verifier, join, traces[spec.job_id].append)
+            return await run_job(spec, around, on_start=looks.append, buffer=4, expected=40)
+
+        reports = await asyncio.gather(*map(run, specs))
+        assert fleet._jobs == {}
+    looks.sort(key=lambda look: specs.index(look.spec))
+    for spec, report, look in zip(specs, reports, looks, strict=True):
+        assert (report.complete, report.published.rows, report.folder) == (True, 40, location(spec))
+        assert audit(spec).sound
+        assert {trace.sample.sample_id for trace in traces[spec.job_id]} == {
+            row["sample_id"] for row in read_traces(report.folder)
+        }
+        assert (look.spec, look.location, look.published_before.rows) == (spec, location(spec), 0)
+        assert (look.progress.expected, look.progress.published) == (40, 40)
+        assert look.fleet is not None
+        assert look.fleet.in_flight == 0
+
+
+async def test_a_look_into_a_continued_job_says_what_was_there(tmp_path: Path) -> None:
+    async with SimulatedServer() as server:
+        spec = job(tmp_path, write_prompts(tmp_path, 4), server.url)
+        await generate(spec)
+        shown: list[RunningJob] = []
+        await generate(spec.model_copy(update={"samples": 3}), on_start=shown.append)
+    assert (shown[0].published_before.rows, shown[0].progress.published) == (8, 4)
+
+
+async def test_a_model_that_no_server_has_is_named(tmp_path: Path) -> None:
+    async with SimulatedServer() as server:
+        endpoints = {"urls": [server.url], "model": "missing"}
+        with pytest.raises(SpecError, match=r"endpoints\.model: got 'missing'; expected a model that is served"):
+            await generate(job(tmp_path, write_prompts(tmp_path, 2), server.url, endpoints=endpoints))
 
 
 async def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
