@@ -64,11 +64,6 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._is_draining = False
 
-    @property
-    def queued(self) -> int:
-        """Jobs that wait for their turn."""
-        return len(self._queued)
-
     async def enqueue(self, row: JobRow) -> None:
         """The job waits for its turn from now on; its row says `queued`. One that was ended meanwhile does not."""
         self._enqueue(row, (await patiently.copy()(self._shared.store.tenants.get, row.tenant)).weight)
