@@ -93,12 +93,14 @@ class WebhookSender:
 
     async def _due(self) -> list[Delivery]:
         """What may be begun now."""
+        # What is delivered while the outbox is read is still in what was read.
+        before = frozenset(self._under_way)
         try:
             due = await self._outbox.due(self._clock(), 2 * AT_ONCE)
         except Unavailable as error:
             _log.warning("the outbox cannot be read", error=str(error))
             return []
-        waiting = [delivery for delivery in due if delivery.id not in self._under_way]
+        waiting = [delivery for delivery in due if delivery.id not in before]
         return waiting[: AT_ONCE - len(self._under_way)]
 
     async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
