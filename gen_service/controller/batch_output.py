@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from gen_service.controller.batch_lines import (
     COLUMNS,
@@ -180,9 +181,11 @@ def _answers(folder: str, endpoint: str, siblings: Siblings) -> Iterator[Tree]:
     if not manifest.load(open_destination(folder)):
         return
     for batch in read_batches(folder, COLUMNS):
-        for published in batch.to_pylist():
-            started = published["started_at"]
-            published["started_at"] = None if started is None else int(started.timestamp())
+        # As numbers: pyarrow loads pandas to make times of a column of times.
+        at = batch.schema.get_field_index("started_at")
+        for published in batch.set_column(at, "started_at", batch.column(at).cast(pa.int64())).to_pylist():
+            started_us = published["started_at"]
+            published["started_at"] = None if started_us is None else started_us // 1_000_000
             if rows := siblings.add(published):
                 yield answer_line(rows, endpoint)
 
