@@ -2,7 +2,7 @@
 
 Names are in base units: seconds, bytes, tokens. What a component can tell at any time is not counted here a second
 time but read from it at each scrape, by `controller/measurements.py`. Label values come from closed sets, the settings
-(`server`), the routes' templates, or the jobs that run now (`job`).
+(`server`), the routes' templates, or the jobs that run now (`job_id`; Prometheus has `job` for itself).
 """
 
 from __future__ import annotations
@@ -137,13 +137,13 @@ PUBLISHED_BYTES = Declared("gen_service_published_bytes_total", "counter", "Byte
 
 # Jobs.
 JOBS = Declared("gen_service_jobs", "gauge", "Jobs in each state.", ("state",))
+OF_JOB = ("job_id",)
 JOB_EXPECTED = Declared(
-    *("gen_service_job_expected_samples", "gauge", "Samples that a running job will make in all; NaN when not known."),
-    ("job",),
+    "gen_service_job_expected_samples", "gauge", "Samples that a running job makes in all; NaN when not known.", OF_JOB
 )
-JOB_PUBLISHED = Declared("gen_service_job_published_samples", "gauge", "Samples of a running job published.", ("job",))
-JOB_IN_FLIGHT = Declared("gen_service_job_in_flight", "gauge", "Requests of a running job in flight.", ("job",))
-JOB_WAITING = Declared("gen_service_job_waiting", "gauge", "Samples of a running job that wait for a place.", ("job",))
+JOB_PUBLISHED = Declared("gen_service_job_published_samples", "gauge", "Samples of a running job published.", OF_JOB)
+JOB_IN_FLIGHT = Declared("gen_service_job_in_flight", "gauge", "Requests of a running job in flight.", OF_JOB)
+JOB_WAITING = Declared("gen_service_job_waiting", "gauge", "Samples of a running job that wait for a place.", OF_JOB)
 
 # The doors.
 REQUESTS = Declared(

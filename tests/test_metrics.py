@@ -47,6 +47,8 @@ def test_names_are_unique_prefixed_and_in_base_units() -> None:
         assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|ratio|percent)(_|$)", declared.name)
         assert (declared.kind == "histogram") == bool(declared.buckets)
         assert list(declared.buckets) == sorted(set(declared.buckets))
+        # Labels that Prometheus puts on every series itself.
+        assert not {"job", "instance"} & set(declared.labels)
         # One label value would make as many series as there are jobs, prompts or people.
         assert not {"tenant", "sample", "prompt", "path", "model", "key"} & set(declared.labels)
 

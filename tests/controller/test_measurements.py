@@ -105,10 +105,10 @@ async def test_a_running_job_shows_itself_and_goes_when_it_ends(open_service: Op
         row = await service.submit(20)
         await service.asked(8)
         page = await scrape(measurements)
-        assert page("job_in_flight", job=row.id) == page("in_flight", server=service.servers[0].url) == 8
-        assert page("job_waiting", job=row.id) == page("places_waiting") > 0
-        assert page("job_expected_samples", job=row.id) == 20
-        assert page("job_published_samples", job=row.id) == 0
+        assert page("job_in_flight", job_id=row.id) == page("in_flight", server=service.servers[0].url) == 8
+        assert page("job_waiting", job_id=row.id) == page("places_waiting") > 0
+        assert page("job_expected_samples", job_id=row.id) == 20
+        assert page("job_published_samples", job_id=row.id) == 0
         assert page("jobs", state="running") == 1
         await service.controller.cancel(None, row.id)
         await service.ended(row)
@@ -194,6 +194,6 @@ async def test_an_unknown_number_of_samples_is_said_to_be_unknown(open_service: 
         run = service.controller.running[row.id]
         run.row, run.running.progress.expected = replace(run.row, samples=None), None
         page = await scrape(Measurements(service.controller))
-        assert math.isnan(page("job_expected_samples", job=row.id))
+        assert math.isnan(page("job_expected_samples", job_id=row.id))
         await service.controller.cancel(None, row.id)
         await service.ended(row)
