@@ -4,9 +4,11 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,15 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from gen_service.controller.controller import Controller
 from gen_service.controller.tracing import open_tracing
+from gen_service.endpoints.simulated import SimulatedServer
 from gen_service.records import NO_TOKENS, BatchLine, Completion, Message, Prompt, Sample, Trace, Verdict
+from gen_service.service_settings import DataSettings, ServiceSettings, VerifierSettings
+from gen_service.settings import EndpointSettings
+from gen_service.store.database import open_store
+from gen_service.wire.jobs import JobRequest, PromptSource
+from gen_service.wire.states import FINAL
 
 BEGAN = 1_700_000_000.25
 COMPLETION = Completion(
@@ -208,3 +217,41 @@ async def test_a_collector_that_does_not_answer_holds_up_neither_samples_nor_the
             if thread.name in ("last-spans", "OtelBatchSpanRecordProcessor"):
                 await asyncio.to_thread(thread.join)
     assert len(receiver.spans) <= 32 + 64
+
+
+async def test_each_run_of_a_job_and_each_of_its_samples_comes_from_a_real_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"id": f"p{n}", "prompt": f"What is {n} + 5?", "answer": str(n + 5)} for n in range(6)]
+    async with receiving(monkeypatch) as receiver, SimulatedServer() as server:
+        settings = ServiceSettings(
+            endpoints=EndpointSettings(urls=(server.url,)),
+            data=DataSettings(folder=tmp_path, min_free_bytes=0),
+            verifier=VerifierSettings(workers=1),
+        )
+        tracing = open_tracing()
+        async with (
+            open_store(f"sqlite:///{tmp_path}/service.db") as store,
+            Controller(settings, store, tracing=tracing) as controller,
+        ):
+            row, _ = await controller.submit("team", JobRequest(prompts=PromptSource(rows=tuple(rows)), samples=2))
+            while row.state not in FINAL:
+                changed = controller.changed(row.id)
+                row = await store.jobs.get(row.id, None)
+                if row.state not in FINAL:
+                    await changed.wait()
+        await tracing.close()
+    (job,) = (span for span in receiver.spans if span.name == "job")
+    samples = [span for span in receiver.spans if span.name != "job"]
+    assert (attributes(job)["gen_service.job.id"], attributes(job)["gen_service.tenant"]) == (row.id, "team")
+    assert attributes(job)["gen_service.job.state"] == "completed"
+    assert {span.parent_span_id for span in samples} == {job.span_id}
+    found = Counter(
+        (attributes(span)["gen_service.prompt.id"], attributes(span)["gen_service.sample.index"]) for span in samples
+    )
+    assert found == {(f"p{n}", index): 1 for n in range(6) for index in range(2)}
+    for span in samples:
+        said = attributes(span)
+        assert (said["gen_service.verdict"], said["server.port"]) == ("correct", int(server.url.rpartition(":")[2]))
+        (event,) = span.events
+        assert job.start_time_unix_nano <= span.start_time_unix_nano <= event.time_unix_nano <= span.end_time_unix_nano

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -201,11 +200,19 @@ async def test_watchers_of_events_are_counted_while_they_watch(serving: Serving,
         await service.ended(job.id)
 
 
-@pytest.mark.parametrize("accept", ["x" * 2000, "\xff", "application/openmetrics-text;version=9,,;;=", "*/*"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "x" * 2000,
+        "\xff",
+        "*/*",
+        "application/openmetrics-text;version=9,,;;=",
+        "application/openmetrics-text;version=a",
+    ],
+)
 async def test_any_accept_header_is_answered(serving: Serving, accept: str) -> None:
     async with serving() as service:
         headers: Mapping[bytes, bytes] = {b"accept": accept.encode("latin-1")}
         answer = await service.client.get("/metrics", headers=headers)
-        assert answer.status_code in (200, 422)
-        if answer.status_code == 422:
-            assert json.loads(answer.text)["field"] == "Accept"
+        assert answer.status_code == 200
+        assert "gen_service_build_info" in answer.text
