@@ -229,11 +229,11 @@ async def test_a_job_that_has_not_ended_is_not_deleted(store: Store, job: MakeJo
 
 async def test_a_deleted_job_takes_its_events_and_deliveries_with_it(store: Store, job: MakeJob) -> None:
     hook = {"url": "https://h", "secret": None}
-    gone, _ = await store.jobs.create(job(webhook=hook, idempotency_key="k"), FREE)
     stays, _ = await store.jobs.create(job(webhook=hook), FREE)
-    for row in (gone, stays):
+    gone, _ = await store.jobs.create(job(webhook=hook, idempotency_key="k"), FREE)
+    for row in (stays, gone):
         await store.jobs.move(row.id, "fail", 2000.0)
-    last_id = (await store.events.since(stays.id, 0, 10))[-1].id
+    last_id = (await store.events.since(gone.id, 0, 10))[-1].id
     await store.jobs.delete(gone.id)
     for call in (store.jobs.get(gone.id, None), store.jobs.delete(gone.id)):
         with pytest.raises(NotFound):
