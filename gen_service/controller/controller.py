@@ -42,7 +42,7 @@ from gen_service.store.rows import JobRow
 from gen_service.store.store import Store
 from gen_service.wire.jobs import JobRequest, JobView
 from gen_service.wire.openai import BatchRequest
-from gen_service.wire.states import JobEvent
+from gen_service.wire.states import FINAL, JobEvent
 
 # Another service, or this one after its restart, can be asked then.
 DRAINING_S = 15.0
@@ -232,8 +232,9 @@ class Controller:
         self._changes.tell(job_id)
 
     def view(self, row: JobRow) -> JobView:
-        """The job as it is shown, with live numbers while it runs."""
-        return view(row, self.running.get(row.id), self.fleet.endpoints)
+        """The job as it is shown, with live numbers while it runs. The row of one that has ended says all."""
+        run = None if row.state in FINAL else self.running.get(row.id)
+        return view(row, run, self.fleet.endpoints)
 
     def changed(self, job_id: str) -> asyncio.Event:
         """An event that the job's next change sets: of its state, a notice, or that the service drains. Ask for it

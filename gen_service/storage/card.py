@@ -16,6 +16,8 @@ from gen_service.storage.manifest import Manifest, PublishedCounts, count
 from gen_service.storage.schema import SCHEMA
 
 BAR_CHARS = 40
+# libyaml's, where PyYAML was built with it: twenty times as fast, and a service writes a card for each job.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_card(destination: Destination, job_id: str, spec: dict[str, Any], manifests: Sequence[Manifest]) -> None:
@@ -51,7 +53,7 @@ def _front_matter(job_id: str, files: Sequence[str]) -> str:
         # Without it `datasets` takes the columns from the first file, and fails on a later file that has more.
         matter["dataset_info"] = {"features": _features(SCHEMA)}
         matter["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}]
-    return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+    return f"---\n{yaml.dump(matter, Dumper=_DUMPER, sort_keys=False)}---"
 
 
 def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +19,8 @@ from gen_service.web.published import PublishedParts
 from gen_service.wire.jobs import Problem
 from gen_service.wire.openai import OpenAIError
 
+# Of requests with a body of JSON: each takes some milliseconds of the event loop.
+WORKED_ON_AT_ONCE = 4
 ROUTERS = (
     health.router,
     metrics_door.router,
@@ -40,6 +43,7 @@ def create_app(controller: Controller, settings: ServiceSettings) -> FastAPI:
     app.state.measurements = Measurements(controller)
     app.state.feeds = Feeds(controller)
     app.state.published = PublishedParts()
+    app.state.turns = asyncio.Semaphore(WORKED_ON_AT_ONCE)
     app.state.limits = RequestLimits(settings.quotas, controller.store.tenants, settings.http.wrong_keys_per_minute)
     install_problems(app)
     observe = controller.metrics.observe_request

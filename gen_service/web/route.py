@@ -1,5 +1,6 @@
-"""How every route of the service takes a request: who asks is known before a byte of the body is read, and JSON is
-read strictly (no NaN, no lone surrogates, no NUL characters, which PostgreSQL cannot store)."""
+"""How every route of the service takes a request: who asks is known before a byte of the body is read, JSON is read
+strictly (no NaN, no lone surrogates, no NUL characters, which PostgreSQL cannot store), and of the requests that bring
+some only a few are worked on at a time, so that hundreds at once do not hold up the event loop."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from gen_service.errors import UnsupportedMedia
 from gen_service.web.auth import authenticate
+from gen_service.web.state import turns_of
 
 
 class ServiceRoute(APIRoute):
@@ -25,9 +27,14 @@ class ServiceRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             await authenticate(request)
-            if takes_json:
-                _refuse_other_than_json(request)
-            return await handle(_StrictJson(request.scope, request.receive))
+            strict = _StrictJson(request.scope, request.receive)
+            if not takes_json:
+                return await handle(strict)
+            _refuse_other_than_json(request)
+            # Before its turn, so that a slow client holds nobody up.
+            await strict.body()
+            async with turns_of(request):
+                return await handle(strict)
 
         return checked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, cast
 
 from fastapi import Depends
@@ -28,6 +29,11 @@ def settings_of(connection: HTTPConnection) -> ServiceSettings:
 def limits_of(connection: HTTPConnection) -> RequestLimits:
     """What counts the requests to the app that answers `connection`."""
     return cast(RequestLimits, connection.app.state.limits)
+
+
+def turns_of(connection: HTTPConnection) -> asyncio.Semaphore:
+    """Places for requests that are worked on at a time in the app that answers `connection`."""
+    return cast(asyncio.Semaphore, connection.app.state.turns)
 
 
 def feeds_of(connection: HTTPConnection) -> Feeds:

@@ -26,6 +26,7 @@ from gen_service.web.app import create_app
 from gen_service.wire.jobs import JobView
 from gen_service.wire.states import FINAL
 
+LOOK_AGAIN_S = 0.02
 BASE = "http://127.0.0.1:8080"
 
 
@@ -46,14 +47,15 @@ class Service:
         return JobView.model_validate_json(answer.content)
 
     async def until(self, job_id: str, reached: Callable[[JobView], bool]) -> JobView:
-        """The job, when it is as wanted; woken by its changes."""
+        """The job, when it is as wanted; woken by its changes, and again and again for the numbers between them."""
         while True:
             changed = self.controller.changed(job_id)
             row = await self.controller.store.jobs.get(job_id, None)
             view = self.controller.view(row)
             if reached(view):
                 return view
-            await changed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
 
     async def ended(self, job_id: str) -> JobView:
         """The job, when it has ended."""
