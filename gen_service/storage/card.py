@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -16,8 +17,6 @@ from gen_service.storage.manifest import Manifest, PublishedCounts, count
 from gen_service.storage.schema import SCHEMA
 
 BAR_CHARS = 40
-# libyaml's, where PyYAML was built with it: twenty times as fast, and a service writes a card for each job.
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_card(destination: Destination, job_id: str, spec: dict[str, Any], manifests: Sequence[Manifest]) -> None:
@@ -48,12 +47,24 @@ def card(
 
 
 def _front_matter(job_id: str, files: Sequence[str]) -> str:
-    matter: dict[str, Any] = {"pretty_name": job_id, "tags": ["reasoning", "synthetic"]}
+    text = _yaml({"pretty_name": job_id, "tags": ["reasoning", "synthetic"]})
     if files:
         # Without it `datasets` takes the columns from the first file, and fails on a later file that has more.
-        matter["dataset_info"] = {"features": _features(SCHEMA)}
-        matter["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}]
-    return f"---\n{yaml.dump(matter, Dumper=_DUMPER, sort_keys=False)}---"
+        text += _columns()
+        text += _yaml(
+            {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}]}
+        )
+    return f"---\n{text}---"
+
+
+@cache
+def _columns() -> str:
+    """The same for every job, and a hundred lines of YAML cost as much as dozens of samples."""
+    return _yaml({"dataset_info": {"features": _features(SCHEMA)}})
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Coroutine
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from gen_service.generation.pool import Stop
+from gen_service.interpreter import settle_interpreter
 from gen_service.jobs.job import JobSpec
 from gen_service.jobs.runner import JobReport, generate
 from gen_service.jobs.summary import summarize
@@ -19,31 +19,20 @@ from gen_service.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from gen_service.terminal.live import JobView
 from gen_service.terminal.report import print_summary
 
+# One job makes hardly any cycles.
+RARELY = (20_000, 50, 100)
 Result = TypeVar("Result")
 
 
 def run_async(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine on uvloop where there is one."""
-    settle_interpreter()
+    settle_interpreter(thresholds=RARELY)
     if sys.platform == "win32":
         return asyncio.run(main)
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
-
-
-def settle_interpreter() -> None:
-    """Set the interpreter up for one loop of many short-lived objects with threads that write.
-
-    What is imported leaves the garbage collector's sight, and it looks less often: a job makes hardly any cycles, and
-    at Python's defaults a tenth of the controller's time goes into looking through modules that never change. Threads
-    hand the interpreter over after 0.5 ms, not 5: the loop is what servers wait for.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-    sys.setswitchinterval(0.0005)
 
 
 def run_job(console: Console, spec: JobSpec) -> int:

@@ -24,6 +24,7 @@ import uvloop
 from gen_service.controller.controller import Controller
 from gen_service.controller.tracing import open_tracing
 from gen_service.errors import SpecError
+from gen_service.interpreter import settle_interpreter
 from gen_service.service_settings import HttpSettings, ServiceSettings
 from gen_service.store.database import open_store
 from gen_service.store.store import Store
@@ -32,6 +33,8 @@ from gen_service.web.app import create_app
 from gen_service.web.logs import setup_logs
 
 DONE, INTERRUPTED = 0, 130
+# Requests and jobs leave cycles behind, so that all generations are looked through, but the oldest seldom.
+COLLECTED = (10_000, 20, 20)
 # How long answers that are being sent may take once everything else has ended.
 LAST_ANSWERS_S = 10
 # For what is not a running job's: uploads, validation, reading rows.
@@ -50,6 +53,7 @@ def serve(settings: ServiceSettings) -> int:
     """
     setup_logs(settings.log)
     allow_many_files()
+    settle_interpreter(thresholds=COLLECTED)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
