@@ -51,7 +51,8 @@ async def conduct(run: Run, shared: Shared, span: JobSpan, on_open: Told, on_tai
         complete=report.complete,
         wish=run.wish,
         recovered=run.is_sampling or report.complete,
-        nothing_usable=_nothing_usable(report),
+        # A batch tells what is wrong with its lines in its error file.
+        nothing_usable=None if run.row.kind == "batch" else _nothing_usable(report),
     )
 
 

@@ -129,6 +129,19 @@ async def test_a_batch_of_completions(serving: Any) -> None:
         assert (batch.request_counts.total, batch.request_counts.failed) == (4, 1)
 
 
+async def test_a_batch_of_lines_that_are_all_set_aside_is_completed_with_an_error_file(serving: Any) -> None:
+    async with serving() as service:
+        client = await client_of(service)
+        lines = [line(f"line-{number}", COMPLETIONS, prompt=["one", "two"]) for number in range(3)]
+        created = await create(client, await upload(client, *lines), COMPLETIONS)
+        batch = await ended(service, client, created.id)
+        assert (batch.status, batch.output_file_id) == ("completed", None)
+        assert batch.request_counts is not None
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (0, 3)
+        failed = await lines_of(client, batch.error_file_id)
+        assert {row["response"]["status_code"] for row in failed.values()} == {400}
+
+
 async def test_a_file_with_wrong_lines_makes_the_batch_fail(serving: Any) -> None:
     async with serving() as service:
         client = await client_of(service)
