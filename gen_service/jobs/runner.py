@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,7 +206,7 @@ async def _open(
         open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
     )
     progress.already = folder.published.rows
-    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gen-service-")))
+    temporary = await stack.enter_async_context(_temporary_folder())
     readings = itertools.count()
 
     def prompts() -> Iterator[Prompt | BadPromptRow]:
@@ -224,6 +225,16 @@ async def _open(
         on_trace=surroundings.on_trace,
     )
     return _Parts(folder, loop, prompts)
+
+
+@asynccontextmanager
+async def _temporary_folder() -> AsyncIterator[Path]:
+    """A folder for the time of a run, made and removed in a thread."""
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="gen-service-")
+    try:
+        yield Path(folder)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _end_waits_when_forced(stop: Stop, folder: JobFolder) -> None:
