@@ -1,6 +1,8 @@
-"""How every route of the service takes a request: who asks is known before a byte of the body is read, JSON is read
-strictly (no NaN, no lone surrogates, no NUL characters, which PostgreSQL cannot store), and of the requests that bring
-some only a few are worked on at a time, so that hundreds at once do not hold up the event loop."""
+"""How every route of the service takes a request: who asks is known before a byte of the body is read.
+
+JSON is read strictly (no NaN, no lone surrogates, no NUL characters, which PostgreSQL cannot store), and of the
+requests that bring some only a few are worked on at a time, so that hundreds at once do not hold up the event loop.
+"""
 
 from __future__ import annotations
 
