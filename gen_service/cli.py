@@ -14,6 +14,7 @@ import typer
 from gen_service.terminal import remote_verbs
 from gen_service.terminal.exit_codes import FAILED, INTERRUPTED, USAGE
 from gen_service.terminal.keys import keys_app
+from gen_service.terminal.tenants import tenants_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,6 +184,7 @@ def simulated_server(context: typer.Context) -> None:
 
 remote_verbs.add_verbs(app)
 app.add_typer(keys_app, name="keys")
+app.add_typer(tenants_app, name="tenants")
 
 
 def main() -> None:

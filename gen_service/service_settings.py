@@ -261,7 +261,7 @@ def _refuse_unknown_sections() -> None:
     for name in os.environ:
         section, nested, _ = name.upper().removeprefix(PREFIX).partition("__")
         if name.upper().startswith(PREFIX) and nested and section.lower() not in known:
-            raise SpecError(name, "***", f"no such section: one of {', '.join(known)}")
+            raise SpecError(name, "***", f"a section that there is: one of {', '.join(known)}")
 
 
 def _spec_error(error: ValidationError) -> SpecError:
@@ -270,9 +270,12 @@ def _spec_error(error: ValidationError) -> SpecError:
     field = ".".join(str(part) for part in first["loc"])
     kind, message = first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "missing":
-        return SpecError(field, None, "a value: the field is required")
+        words = "a value: the field is required"
+        if field in ("endpoints", "endpoints.urls"):
+            words = f"the vLLM servers: --server URL, {PREFIX}ENDPOINTS__URLS, or endpoints.urls in the settings file"
+        return SpecError(field, None, words)
     if kind == "extra_forbidden":
-        return SpecError(field, "***", "no such field: check its spelling")
+        return SpecError(field, "***", "a field that there is: check its spelling")
     secret = SECRET_FIELDS & set(map(str, first["loc"]))
     return SpecError(field, "***" if secret else _masked(first["input"]), message[:1].lower() + message[1:])
 

@@ -85,7 +85,7 @@ def test_the_key_for_the_servers_keeps_its_name(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("document", "field", "words"),
     [
-        ({}, "endpoints", "required"),
+        ({}, "endpoints", "--server URL"),
         (SERVERS | {"htpp": {"port": 1}}, "htpp", "check its spelling"),
         (SERVERS | {"http": {"prot": 1}}, "http.prot", "check its spelling"),
         (SERVERS | {"http": {"port": 99999}}, "http.port", "got 99999; expected less than or equal to 65535"),

@@ -125,7 +125,7 @@ def spec_error(error: ValidationError) -> SpecError:
     if kind == "missing":
         return SpecError(field, None, "a value: the field is required")
     if kind == "extra_forbidden":
-        return SpecError(field, first["input"], "no such field: check its spelling")
+        return SpecError(field, first["input"], "a field that there is: check its spelling")
     return SpecError(field, first["input"], message[:1].lower() + message[1:])
 
 

@@ -39,7 +39,7 @@ def create(
             await store.tenants.put(replace(await store.tenants.get(tenant), weight=weight))
         return await store.keys.create(tenant, scope, name, time.time())
 
-    (row, key), where = _with_store(config, data, make)
+    (row, key), where = with_store(config, data, make, makes=True)
     typer.echo(key)
     typer.echo(f"key {row.id} of tenant {row.tenant}, in {where}; it is not shown again", err=True)
 
@@ -51,7 +51,7 @@ def list_keys(
     data: Data = None,
 ) -> None:
     """List the keys, oldest first, without their secrets."""
-    rows, where = _with_store(config, data, lambda store: store.keys.list(tenant))
+    rows, where = with_store(config, data, lambda store: store.keys.list(tenant))
     if rows:
         _print_table(rows)
     else:
@@ -65,25 +65,36 @@ def revoke(
     data: Data = None,
 ) -> None:
     """End a key, at once and for ever."""
-    row, _ = _with_store(config, data, lambda store: store.keys.revoke(key_id, time.time()))
+    row, _ = with_store(config, data, lambda store: store.keys.revoke(key_id, time.time()))
     typer.echo(f"key {row.id} of tenant {row.tenant} is revoked")
 
 
-def _with_store(
-    config: Path | None, data: Path | None, work: Callable[[Store], Awaitable[_Result]]
+def with_store(
+    config: Path | None, data: Path | None, work: Callable[[Store], Awaitable[_Result]], *, makes: bool = False
 ) -> tuple[_Result, str]:
-    """What `work` gives, and which database it worked on, for people."""
+    """What `work` gives, and which database it worked on, for people.
+
+    Args:
+        makes: a database that is not there yet is made; else it is an error.
+    """
+    from gen_service.errors import SpecError
     from gen_service.service_settings import load_data_settings
     from gen_service.store.database import open_store
     from gen_service.store.urls import database_url, driver_url, shown
 
-    url = database_url(load_data_settings(config, {} if data is None else {"data": {"folder": data}}))
+    settings = load_data_settings(config, {} if data is None else {"data": {"folder": data}})
+    url = database_url(settings)
+    address = driver_url(url)
+    if not makes and address.get_backend_name() == "sqlite" and not Path(str(address.database)).exists():
+        raise SpecError(
+            "data.folder", str(settings.folder), f"a folder with a database: no {address.database} is there"
+        )
 
     async def run() -> _Result:
         async with open_store(url) as store:
             return await work(store)
 
-    return asyncio.run(run()), shown(driver_url(url))
+    return asyncio.run(run()), shown(address)
 
 
 def _print_table(rows: Sequence[KeyRow]) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gen_service.errors import SpecError
 from gen_service.remote.client import ServiceClient
+from gen_service.remote.transport import Patience
 from gen_service.terminal.exit_codes import DONE, INTERRUPTED
 from gen_service.terminal.job_request import load_request, upload_of, with_file
 from gen_service.terminal.run import run_async
@@ -21,6 +22,8 @@ from gen_service.wire.states import FINAL, STATES, JobState
 
 # A pipe has no width of its own; narrower than this the table loses columns.
 TABLE_WIDTH = 160
+# Somebody waits for the answer; only who watches a job waits for a service that is being restarted.
+IMPATIENT = Patience(within_s=4.0)
 Result = TypeVar("Result")
 
 
@@ -51,7 +54,8 @@ class Remote:
     def watch(self, job_id: str) -> int:
         """Show a job until it ends: 0 when it completed, 1 when it did not; Ctrl-C leaves it running."""
         try:
-            return self._with_service(lambda service: watch_job(self._console, service, job_id))
+            self._with_service(lambda service: service.job(job_id))
+            return self._with_service(lambda service: watch_job(self._console, service, job_id), Patience())
         except KeyboardInterrupt:
             words = f"{job_id} goes on; `gen-service watch {job_id}` shows it, `gen-service cancel {job_id}` ends it"
             self._console.print(words, soft_wrap=True, markup=False, highlight=False)
@@ -97,9 +101,9 @@ class Remote:
             self._console.print(words, soft_wrap=True, markup=False, highlight=False)
         return DONE
 
-    def _with_service(self, do: Callable[[ServiceClient], Awaitable[Result]]) -> Result:
+    def _with_service(self, do: Callable[[ServiceClient], Awaitable[Result]], patience: Patience = IMPATIENT) -> Result:
         async def done() -> Result:
-            async with ServiceClient(self._url, self._key) as service:
+            async with ServiceClient(self._url, self._key, patience=patience) as service:
                 return await do(service)
 
         return run_async(done())

@@ -95,7 +95,7 @@ def test_merged_holds_all_of_over_and_the_rest_of_under(under: dict[str, Any], o
         ({}, "prompts", None, "required"),
         (LEAST | {"samples": 0}, "samples", 0, "greater than or equal to 1"),
         (LEAST | {"samples": "many"}, "samples", "many", "a valid integer"),
-        (LEAST | {"smaples": 2}, "smaples", 2, "no such field"),
+        (LEAST | {"smaples": 2}, "smaples", 2, "a field that there is"),
         (LEAST | {"version": 2}, "version", 2, "1"),
         (LEAST | {"name": "../up"}, "name", "../up", "match pattern"),
         (LEAST | {"prompts": {"path": "x", "template": "no slot"}}, "prompts.template", "no slot", "{prompt}"),

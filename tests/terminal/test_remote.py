@@ -52,7 +52,7 @@ def test_a_request_may_be_written_short_and_the_name_given_apart(tmp_path: Path)
         ),
         ({"prompts": "x", "pool": {"in_flight": 3}}, r"^pool: .*write `max_in_flight: N`"),
         ({"prompts": "x", "samples": 0}, r"^samples: got 0; expected greater than or equal to 1$"),
-        ({"prompts": "x", "temperature": 1}, r"^temperature: got 1; expected no such field"),
+        ({"prompts": "x", "temperature": 1}, r"^temperature: got 1; expected a field that there is"),
         ({"prompts": {"rows": [{}], "path": "x"}}, r"^prompts: .*exactly one of rows, file_id, path and dataset"),
         (
             {"prompts": "x", "webhook": {"url": "https://a", "secret": "hush"}},
