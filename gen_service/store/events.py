@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, bindparam, insert, select
 
-from gen_service.store.jobs import locked_job
+from gen_service.store.jobs import lock_job
 from gen_service.store.rows import EventRow
-from gen_service.store.sessions import Sessions
-from gen_service.store.tables import StoredEvent, row_of
+from gen_service.store.tables import EVENTS, columns
+from gen_service.store.transactions import Transactions
+
+_SINCE = (
+    select(*columns(EVENTS, EventRow))
+    .where(EVENTS.c.job_id == bindparam("job"), EVENTS.c.id > bindparam("after"))
+    .order_by(EVENTS.c.id)
+    .limit(bindparam("limit"))
+)
+_APPEND = insert(EVENTS).returning(*columns(EVENTS, EventRow))
 
 
 class Events:
     """All events of all jobs."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def append(self, job_id: str, type: str, at: float, data: dict[str, Any]) -> EventRow:
         """Keep an event.
@@ -27,20 +35,17 @@ class Events:
         Raises:
             NotFound: there is no such job.
         """
-        async with self._sessions.writing() as session:
-            await locked_job(session, job_id)
-            event = StoredEvent(job_id=job_id, type=type, at=at, data=data)
-            session.add(event)
-            await session.flush()
-            return row_of(EventRow, event)
+        event = {"job_id": job_id, "type": type, "at": at, "data": data}
+
+        def append(connection: Connection) -> EventRow:
+            lock_job(connection, job_id)
+            return EventRow(*connection.execute(_APPEND, event).one())
+
+        return await self._transactions.write(append)
 
     async def since(self, job_id: str, after_id: int, limit: int) -> list[EventRow]:
         """The events of a job after the event `after_id` (0: from the first), at most `limit`."""
-        query = (
-            select(StoredEvent)
-            .where(StoredEvent.job_id == job_id, StoredEvent.id > after_id)
-            .order_by(StoredEvent.id)
-            .limit(limit)
+        asked = {"job": job_id, "after": after_id, "limit": limit}
+        return await self._transactions.read(
+            lambda connection: [EventRow(*line) for line in connection.execute(_SINCE, asked)]
         )
-        async with self._sessions.reading() as session:
-            return [row_of(EventRow, line) for line in await session.scalars(query)]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from gen_service.errors import NotFound
 from gen_service.service_settings import QuotaSettings
 from gen_service.store.quotas import check_file, effective_quotas
 from gen_service.store.rows import FileRow
-from gen_service.store.sessions import Sessions
-from gen_service.store.tables import StoredFile, row_of, stored
+from gen_service.store.tables import FILES, columns, values
 from gen_service.store.tenants import measured_usage, stored_tenant
+from gen_service.store.transactions import Transactions
+
+_FILES = select(*columns(FILES, FileRow))
+_FILE = _FILES.where(FILES.c.id == bindparam("file"))
 
 
 class Files:
     """All files of all tenants."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def create(self, row: FileRow, quotas: QuotaSettings | None) -> None:
         """Store a new file within the tenant's quota; `quotas` None is for what the service itself writes.
@@ -28,12 +30,15 @@ class Files:
         Raises:
             TooManyRequests: its bytes do not fit.
         """
-        async with self._sessions.writing(row.tenant) as session:
+
+        def create(connection: Connection) -> None:
             if quotas is not None:
-                tenant = await stored_tenant(session, row.tenant)
-                usage = await measured_usage(session, row.tenant)
+                tenant = stored_tenant(connection, row.tenant)
+                usage = measured_usage(connection, row.tenant)
                 check_file(usage, effective_quotas(quotas, tenant), row.bytes)
-            session.add(stored(StoredFile, row))
+            connection.execute(insert(FILES), values(row))
+
+        await self._transactions.write(create, row.tenant)
 
     async def get(self, file_id: str, tenant: str | None) -> FileRow:
         """The file; `tenant` None is any tenant's.
@@ -41,8 +46,7 @@ class Files:
         Raises:
             NotFound: there is none of that id, or it is another tenant's.
         """
-        async with self._sessions.reading() as session:
-            return row_of(FileRow, await _file(session, file_id, tenant))
+        return await self._transactions.read(lambda connection: _file(connection, file_id, tenant))
 
     async def page(
         self,
@@ -58,15 +62,15 @@ class Files:
         Returns:
             At most `limit` of them, and whether there are more.
         """
-        query = select(StoredFile).order_by(StoredFile.id if order == "asc" else StoredFile.id.desc())
+        query = _FILES.order_by(FILES.c.id if order == "asc" else FILES.c.id.desc())
         if tenant is not None:
-            query = query.where(StoredFile.tenant == tenant)
+            query = query.where(FILES.c.tenant == tenant)
         if purpose is not None:
-            query = query.where(StoredFile.purpose == purpose)
+            query = query.where(FILES.c.purpose == purpose)
         if after is not None:
-            query = query.where(StoredFile.id > after if order == "asc" else StoredFile.id < after)
-        async with self._sessions.reading() as session:
-            rows = [row_of(FileRow, line) for line in await session.scalars(query.limit(limit + 1))]
+            query = query.where(FILES.c.id > after if order == "asc" else FILES.c.id < after)
+        query = query.limit(limit + 1)
+        rows = await self._transactions.read(lambda connection: [FileRow(*line) for line in connection.execute(query)])
         return rows[:limit], len(rows) > limit
 
     async def delete(self, file_id: str, tenant: str | None) -> None:
@@ -75,17 +79,20 @@ class Files:
         Raises:
             NotFound: there is none of that id, or it is another tenant's.
         """
-        async with self._sessions.writing() as session:
-            await session.delete(await _file(session, file_id, tenant))
+
+        def forget(connection: Connection) -> None:
+            _file(connection, file_id, tenant)
+            connection.execute(delete(FILES).where(FILES.c.id == file_id))
+
+        await self._transactions.write(forget)
 
     async def all_ids(self) -> set[str]:
         """The ids of all files, to tell which of those on disk belong to nobody."""
-        async with self._sessions.reading() as session:
-            return set(await session.scalars(select(StoredFile.id)))
+        return await self._transactions.read(lambda connection: set(connection.execute(select(FILES.c.id)).scalars()))
 
 
-async def _file(session: AsyncSession, file_id: str, tenant: str | None) -> StoredFile:
-    line = await session.get(StoredFile, file_id)
+def _file(connection: Connection, file_id: str, tenant: str | None) -> FileRow:
+    line = connection.execute(_FILE, {"file": file_id}).first()
     if line is None or tenant not in (None, line.tenant):
         raise NotFound(f"there is no file {file_id!r}", field="file_id")
-    return line
+    return FileRow(*line)

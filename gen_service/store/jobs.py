@@ -7,19 +7,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_, update
 
 from gen_service.errors import Conflict, NotFound
 from gen_service.service_settings import QuotaSettings
 from gen_service.store.ids import new_id
 from gen_service.store.quotas import check_job, effective_quotas
-from gen_service.store.rows import JobRow, Usage
-from gen_service.store.sessions import Sessions
-from gen_service.store.tables import StoredDelivery, StoredEvent, StoredJob, row_of, stored
+from gen_service.store.rows import Delivery, JobRow, Usage
+from gen_service.store.tables import EVENTS, JOBS, OUTBOX, columns, values
 from gen_service.store.tenants import measured_usage, stored_tenant
+from gen_service.store.transactions import Transactions
 from gen_service.wire.jobs import JobKind
 from gen_service.wire.states import ACTIVE, FINAL, STATES, JobEvent, JobState, after
+
+_JOBS = select(*columns(JOBS, JobRow))
+_JOB = _JOBS.where(JOBS.c.id == bindparam("job"))
+_LOCKED_JOB = _JOB.with_for_update()
+_LOCK = select(JOBS.c.state).where(JOBS.c.id == bindparam("job")).with_for_update()
+_CHANGE = update(JOBS).where(JOBS.c.id == bindparam("job"))
 
 
 class JobChanges(TypedDict, total=False):
@@ -36,8 +41,8 @@ class JobChanges(TypedDict, total=False):
 class Jobs:
     """All jobs of all tenants."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def create(self, row: JobRow, quotas: QuotaSettings) -> tuple[JobRow, bool]:
         """Store a new job with its first event, once per idempotency key, within the tenant's quotas.
@@ -49,18 +54,20 @@ class Jobs:
             Conflict: the idempotency key came with another request before.
             TooManyRequests: a quota is used up.
         """
-        async with self._sessions.writing(row.tenant) as session:
-            existing = await _same_key(session, row)
+
+        def create(connection: Connection) -> tuple[JobRow, bool]:
+            existing = _same_key(connection, row)
             if existing is not None:
                 return existing, False
-            tenant = await stored_tenant(session, row.tenant)
-            usage = await measured_usage(session, row.tenant)
+            tenant = stored_tenant(connection, row.tenant)
+            usage = measured_usage(connection, row.tenant)
             check_job(usage, effective_quotas(quotas, tenant), row.prompts or 0)
-            row = replace(row, times=row.times or {row.state: row.created_at})
-            session.add(stored(StoredJob, row))
-            await session.flush()
-            session.add(_state_event(row.id, row.created_at, None, row.state, row.reason))
-        return row, True
+            made = replace(row, times=row.times or {row.state: row.created_at})
+            connection.execute(insert(JOBS), values(made))
+            _tell(connection, made, row.created_at, None)
+            return made, True
+
+        return await self._transactions.write(create, row.tenant)
 
     async def get(self, job_id: str, tenant: str | None) -> JobRow:
         """The job; `tenant` None is any tenant's.
@@ -68,24 +75,21 @@ class Jobs:
         Raises:
             NotFound: there is none of that id, or it is another tenant's.
         """
-        async with self._sessions.reading() as session:
-            line = await session.get(StoredJob, job_id)
+        line = await self._transactions.read(lambda connection: connection.execute(_JOB, {"job": job_id}).first())
         if line is None or tenant not in (None, line.tenant):
             raise _no_job(job_id)
-        return row_of(JobRow, line)
+        return JobRow(*line)
 
     async def find_replay(self, tenant: str, kind: JobKind, request_hash: str, since: float) -> JobRow | None:
         """The newest job that the same request made after `since`."""
         query = (
-            select(StoredJob)
-            .where(StoredJob.tenant == tenant, StoredJob.kind == kind, StoredJob.request_hash == request_hash)
-            .where(StoredJob.created_at > since)
-            .order_by(StoredJob.created_at.desc(), StoredJob.id.desc())
+            _JOBS.where(JOBS.c.tenant == tenant, JOBS.c.kind == kind, JOBS.c.request_hash == request_hash)
+            .where(JOBS.c.created_at > since)
+            .order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc())
             .limit(1)
         )
-        async with self._sessions.reading() as session:
-            line = await session.scalar(query)
-        return None if line is None else row_of(JobRow, line)
+        line = await self._transactions.read(lambda connection: connection.execute(query).first())
+        return None if line is None else JobRow(*line)
 
     async def page(
         self,
@@ -100,18 +104,17 @@ class Jobs:
         """The newest jobs first, by (created_at, id), from after the pair `before`; no `states` are all of them."""
         wanted: list[ColumnElement[bool]] = []
         if tenant is not None:
-            wanted.append(StoredJob.tenant == tenant)
+            wanted.append(JOBS.c.tenant == tenant)
         if kind is not None:
-            wanted.append(StoredJob.kind == kind)
+            wanted.append(JOBS.c.kind == kind)
         if states:
-            wanted.append(StoredJob.state.in_(states))
+            wanted.append(JOBS.c.state.in_(states))
         if name is not None:
-            wanted.append(StoredJob.name == name)
+            wanted.append(JOBS.c.name == name)
         if before is not None:
-            wanted.append(tuple_(StoredJob.created_at, StoredJob.id) < before)
-        query = select(StoredJob).where(*wanted).order_by(StoredJob.created_at.desc(), StoredJob.id.desc()).limit(limit)
-        async with self._sessions.reading() as session:
-            return [row_of(JobRow, line) for line in await session.scalars(query)]
+            wanted.append(tuple_(JOBS.c.created_at, JOBS.c.id) < before)
+        query = _JOBS.where(*wanted).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit)
+        return await self._transactions.read(lambda connection: [JobRow(*line) for line in connection.execute(query)])
 
     async def move(
         self, job_id: str, event: JobEvent, now: float, *, reason: str | None = None, **changes: Unpack[JobChanges]
@@ -125,17 +128,25 @@ class Jobs:
             Conflict: the event cannot happen in the state that the job is in.
             NotFound: there is no such job.
         """
-        async with self._sessions.writing() as session:
-            job = await locked_job(session, job_id)
-            before, state = job.state, after(job.state, event)
+
+        def move(connection: Connection) -> JobRow:
+            line = connection.execute(_LOCKED_JOB, {"job": job_id}).first()
+            if line is None:
+                raise _no_job(job_id)
+            job = JobRow(*line)
+            state = after(job.state, event)
             if state is None:
-                raise Conflict(f"job {job_id} is {before}: {event!r} cannot happen", code="wrong_state")
-            _change(job, **changes)
-            job.state, job.reason, job.times = state, reason, job.times | {state: job.times.get(state, now)}
-            session.add(_state_event(job_id, now, before, state, reason))
+                raise Conflict(f"job {job_id} is {job.state}: {event!r} cannot happen", code="wrong_state")
+            times = job.times | {state: job.times.get(state, now)}
+            given: dict[str, Any] = {"state": state, "reason": reason, "times": times, **_given(changes)}
+            connection.execute(_CHANGE, {"job": job_id, **given})
+            moved = replace(job, **given)
+            _tell(connection, moved, now, job.state)
             if state in FINAL and job.webhook is not None:
-                session.add(_delivery(job, job.webhook, now))
-            return row_of(JobRow, job)
+                connection.execute(insert(OUTBOX), _delivery(moved, job.webhook, now))
+            return moved
+
+        return await self._transactions.write(move)
 
     async def update(
         self,
@@ -151,26 +162,29 @@ class Jobs:
         Raises:
             NotFound: there is no such job.
         """
-        async with self._sessions.writing() as session:
-            job = await locked_job(session, job_id)
-            _change(job, counts=counts, prompts=prompts, samples=samples, batch=batch)
+        given = _given({"counts": counts, "prompts": prompts, "samples": samples, "batch": batch})
+
+        def change(connection: Connection) -> None:
+            lock_job(connection, job_id)
+            if given:
+                connection.execute(_CHANGE, {"job": job_id, **given})
+
+        await self._transactions.write(change)
 
     async def unfinished(self) -> list[JobRow]:
         """The jobs that are not in a final state, oldest first."""
-        query = select(StoredJob).where(StoredJob.state.in_(ACTIVE)).order_by(StoredJob.created_at, StoredJob.id)
-        async with self._sessions.reading() as session:
-            return [row_of(JobRow, line) for line in await session.scalars(query)]
+        query = _JOBS.where(JOBS.c.state.in_(ACTIVE)).order_by(JOBS.c.created_at, JOBS.c.id)
+        return await self._transactions.read(lambda connection: [JobRow(*line) for line in connection.execute(query)])
 
     async def count_by_state(self) -> dict[JobState, int]:
         """How many jobs are in each state, of all tenants; every state is there."""
-        async with self._sessions.reading() as session:
-            found = await session.execute(select(StoredJob.state, func.count()).group_by(StoredJob.state))
-            return dict.fromkeys(STATES, 0) | dict(found.all())
+        query = select(JOBS.c.state, func.count()).group_by(JOBS.c.state)
+        found = await self._transactions.read(lambda connection: connection.execute(query).all())
+        return dict.fromkeys(STATES, 0) | dict(found)
 
     async def usage(self, tenant: str) -> Usage:
         """What the tenant has now."""
-        async with self._sessions.reading() as session:
-            return await measured_usage(session, tenant)
+        return await self._transactions.read(lambda connection: measured_usage(connection, tenant))
 
     async def delete(self, job_id: str) -> None:
         """Remove a job that ended, with its events and deliveries.
@@ -179,57 +193,57 @@ class Jobs:
             Conflict: it has not ended.
             NotFound: there is no such job.
         """
-        async with self._sessions.writing() as session:
-            job = await locked_job(session, job_id)
-            if job.state not in FINAL:
-                raise Conflict(f"job {job_id} is {job.state}: cancel it before deleting it", code="wrong_state")
-            await session.execute(delete(StoredJob).where(StoredJob.id == job_id))
+
+        def remove(connection: Connection) -> None:
+            state = lock_job(connection, job_id)
+            if state not in FINAL:
+                raise Conflict(f"job {job_id} is {state}: cancel it before deleting it", code="wrong_state")
+            connection.execute(delete(JOBS).where(JOBS.c.id == job_id))
+
+        await self._transactions.write(remove)
 
 
-async def locked_job(session: AsyncSession, job_id: str) -> StoredJob:
-    """The job, which nobody else changes until this transaction ends.
+def lock_job(connection: Connection, job_id: str) -> JobState:
+    """The state of a job that nobody else changes until this transaction ends.
 
     Raises:
         NotFound: there is none of that id.
     """
-    job = await session.get(StoredJob, job_id, with_for_update=True)
-    if job is None:
+    state: JobState | None = connection.execute(_LOCK, {"job": job_id}).scalar()
+    if state is None:
         raise _no_job(job_id)
-    return job
+    return state
 
 
-async def _same_key(session: AsyncSession, row: JobRow) -> JobRow | None:
+def _same_key(connection: Connection, row: JobRow) -> JobRow | None:
     if row.idempotency_key is None:
         return None
-    line = await session.scalar(
-        select(StoredJob).where(StoredJob.tenant == row.tenant, StoredJob.idempotency_key == row.idempotency_key)
-    )
+    line = connection.execute(
+        _JOBS.where(JOBS.c.tenant == row.tenant, JOBS.c.idempotency_key == row.idempotency_key)
+    ).first()
     if line is not None and line.request_hash != row.request_hash:
         words = f"the idempotency key {row.idempotency_key!r} came with another request before, which made {line.id}"
         raise Conflict(words, field="Idempotency-Key", code="idempotency_key_reused")
-    return None if line is None else row_of(JobRow, line)
+    return None if line is None else JobRow(*line)
 
 
-def _change(job: StoredJob, **changes: Unpack[JobChanges]) -> None:
-    for field, value in changes.items():
-        if value is not None:
-            setattr(job, field, value)
+def _given(changes: JobChanges) -> dict[str, Any]:
+    return {field: value for field, value in changes.items() if value is not None}
 
 
-def _state_event(job_id: str, at: float, before: JobState | None, to: JobState, reason: str | None) -> StoredEvent:
-    return StoredEvent(job_id=job_id, type="state", at=at, data={"from": before, "to": to, "reason": reason})
+def _tell(connection: Connection, job: JobRow, at: float, before: JobState | None) -> None:
+    data = {"from": before, "to": job.state, "reason": job.reason}
+    connection.execute(insert(EVENTS), {"job_id": job.id, "type": "state", "at": at, "data": data})
 
 
-def _delivery(job: StoredJob, webhook: dict[str, Any], now: float) -> StoredDelivery:
+def _delivery(job: JobRow, webhook: dict[str, Any], now: float) -> dict[str, Any]:
     body = {
         "type": f"job.{job.state}",
         "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
         "data": {"job_id": job.id, "state": job.state, "reason": job.reason, "counts": job.counts},
     }
-    url, secret = webhook["url"], webhook.get("secret")
-    return StoredDelivery(
-        id=new_id("msg_"), job_id=job.id, url=url, secret=secret, body=body, attempts=0, created_at=now, next_at=now
-    )
+    delivery = Delivery(new_id("msg_"), job.id, webhook["url"], webhook.get("secret"), body, created_at=now)
+    return {**values(delivery), "next_at": now}
 
 
 def _no_job(job_id: str) -> NotFound:

@@ -5,30 +5,35 @@ from __future__ import annotations
 import re
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from gen_service.errors import InvalidRequest
 from gen_service.service_settings import QuotaSettings
 from gen_service.store.rows import TenantRow, Usage
-from gen_service.store.sessions import Sessions
-from gen_service.store.tables import StoredFile, StoredJob, StoredTenant, row_of, stored
+from gen_service.store.tables import FILES, JOBS, TENANTS, columns, values
+from gen_service.store.transactions import Transactions
 from gen_service.wire.states import ACTIVE
 
 # A tenant's name is also the name of a folder.
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_TENANTS = select(*columns(TENANTS, TenantRow)).order_by(TENANTS.c.name)
+_TENANT = _TENANTS.where(TENANTS.c.name == bindparam("tenant"))
+_REPLACE = update(TENANTS).where(TENANTS.c.name == bindparam("tenant"))
+_ACTIVE = select(func.count(), func.coalesce(func.sum(JOBS.c.prompts), 0)).where(
+    JOBS.c.tenant == bindparam("tenant"), JOBS.c.state.in_(ACTIVE)
+)
+_STORED = select(func.coalesce(func.sum(FILES.c.bytes), 0)).where(FILES.c.tenant == bindparam("tenant"))
 
 
 class Tenants:
     """The tenants that are stored; any other has weight 1 and the service's quotas."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def get(self, name: str) -> TenantRow:
         """The tenant, with the defaults when it is not stored."""
-        async with self._sessions.reading() as session:
-            return await stored_tenant(session, name)
+        return await self._transactions.read(lambda connection: stored_tenant(connection, name))
 
     async def put(self, row: TenantRow) -> None:
         """Store a tenant, over what is stored under its name.
@@ -37,14 +42,18 @@ class Tenants:
             InvalidRequest: the name, the weight or a quota is not one.
         """
         _check(row)
-        async with self._sessions.writing(row.name) as session:
-            await session.merge(stored(StoredTenant, row))
+
+        def put(connection: Connection) -> None:
+            if connection.execute(_REPLACE, {"tenant": row.name, **values(row)}).rowcount == 0:
+                connection.execute(insert(TENANTS), values(row))
+
+        await self._transactions.write(put, row.name)
 
     async def all(self) -> list[TenantRow]:
         """The tenants that are stored, by name."""
-        async with self._sessions.reading() as session:
-            lines = await session.scalars(select(StoredTenant).order_by(StoredTenant.name))
-            return [row_of(TenantRow, line) for line in lines]
+        return await self._transactions.read(
+            lambda connection: [TenantRow(*line) for line in connection.execute(_TENANTS)]
+        )
 
 
 def check_tenant_name(name: str) -> None:
@@ -58,20 +67,17 @@ def check_tenant_name(name: str) -> None:
         raise InvalidRequest(f"tenant: got {name!r}; expected {expected}", field="tenant")
 
 
-async def stored_tenant(session: AsyncSession, name: str) -> TenantRow:
+def stored_tenant(connection: Connection, name: str) -> TenantRow:
     """The tenant, with the defaults when it is not stored."""
-    line = await session.get(StoredTenant, name)
-    return TenantRow(name, 1.0, {}) if line is None else row_of(TenantRow, line)
+    line = connection.execute(_TENANT, {"tenant": name}).first()
+    return TenantRow(name, 1.0, {}) if line is None else TenantRow(*line)
 
 
-async def measured_usage(session: AsyncSession, tenant: str) -> Usage:
+def measured_usage(connection: Connection, tenant: str) -> Usage:
     """What the tenant has now."""
-    active = select(func.count(), func.coalesce(func.sum(StoredJob.prompts), 0)).where(
-        StoredJob.tenant == tenant, StoredJob.state.in_(ACTIVE)
-    )
-    jobs, prompts = (await session.execute(active)).one()
-    size = await session.scalar(select(func.coalesce(func.sum(StoredFile.bytes), 0)).where(StoredFile.tenant == tenant))
-    return Usage(jobs, int(prompts or 0), int(size or 0))
+    jobs, prompts = connection.execute(_ACTIVE, {"tenant": tenant}).one()
+    size = connection.execute(_STORED, {"tenant": tenant}).scalar_one()
+    return Usage(jobs, int(prompts), int(size))
 
 
 def _check(row: TenantRow) -> None:

@@ -10,8 +10,8 @@ from gen_service.service_settings import DataSettings
 
 SETTING = "data.database"
 _DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
@@ -28,7 +28,7 @@ def database_url(data: DataSettings) -> str:
 
 
 def driver_url(text: str) -> URL:
-    """The URL with the driver that waits without blocking.
+    """The URL with the driver that this package comes with.
 
     Raises:
         SpecError: no URL, another database, or SQLite without a file, which would be forgotten.

@@ -34,7 +34,7 @@ async def test_a_job_ends_with_each_sample_published_once(open_service: OpenServ
         assert view.created_at <= view.started_at <= view.finished_at
         assert view.request["prompts"]["rows"] == 10
         assert list(row.times) == ["queued", "running", "finalizing", "completed"]
-        assert not service.controller.running
+        await service.happens(lambda: not service.controller.running)
         events = await service.controller.store.events.since(row.id, 0, 100)
         assert [event.data["to"] for event in events if event.type == "state"] == list(row.times)
 

@@ -88,7 +88,7 @@ async def test_a_paused_job_is_readable_and_goes_on_to_the_exact_end(open_servic
         published = service.published(row)
         assert 5 <= len(published) < 30
         assert service.controller.view(row).counts.published == len(published)
-        assert row.id not in service.controller.running
+        await service.happens(lambda: row.id not in service.controller.running)
         await service.controller.resume(None, row.id)
         row = await service.ended(row)
         assert row.state == "completed"
@@ -181,4 +181,4 @@ async def test_many_jobs_at_once_all_end(open_service: OpenService) -> None:
         for row in rows:
             assert (await service.ended(row)).state == "completed"
             assert service.published(row) == service.samples(1)
-        assert not service.controller.running
+        await service.happens(lambda: not service.controller.running)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ MakeJob = Callable[..., JobRow]
 @pytest.mark.parametrize(
     ("given", "driver"),
     [
-        ("sqlite:///a/b.db", "sqlite+aiosqlite:///a/b.db"),
-        ("sqlite+aiosqlite:////a/b.db", "sqlite+aiosqlite:////a/b.db"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db"),
         ("postgresql://me:pw@host/name", "postgresql+psycopg://me:***@host/name"),
         ("postgres://me@host:1/name", "postgresql+psycopg://me@host:1/name"),
         ("postgresql+psycopg://host/name?sslmode=require", "postgresql+psycopg://host/name?sslmode=require"),
     ],
 )
-def test_a_url_gets_the_driver_that_does_not_block(given: str, driver: str) -> None:
+def test_a_url_gets_the_driver_that_is_installed(given: str, driver: str) -> None:
     assert str(driver_url(given)) == driver
 
 
@@ -136,39 +137,64 @@ async def move_on(move: Callable[..., object], job_id: str) -> None:
         await move(job_id, step, 2.0)  # type: ignore[misc]
 
 
-async def test_who_is_cancelled_anywhere_leaves_the_store_usable(database_url: str, job: MakeJob) -> None:
-    async with open_store(database_url) as store:
-        rows = [job(idempotency_key=f"k{steps}", created_at=float(steps)) for steps in range(20)]
-        was_cancelled = [await cancelled_at(steps, store.jobs.create(row, FREE)) for steps, row in enumerate(rows)]
-        assert was_cancelled[0]
-        assert not was_cancelled[-1]
-        made = {row.id for row in await store.jobs.page(None, limit=100)}
-        assert {row.id for row, cancelled in zip(rows, was_cancelled, strict=True) if not cancelled} <= made
-        for row in rows:
-            stored, is_new = await store.jobs.create(row, FREE)
-            assert (stored.id, is_new) == (row.id, row.id not in made)
-            assert len(await store.events.since(row.id, 0, 5)) == 1
+async def test_who_is_cancelled_anywhere_leaves_a_whole_job_and_a_usable_store(database_url: str, job: MakeJob) -> None:
+    with closing(Canceller()) as canceller:
+        async with open_store(database_url) as store:
+            rows = [job(idempotency_key=f"k{steps}", created_at=float(steps)) for steps in range(20)]
+            was_cancelled = [
+                await canceller.cancelled_at(steps, store.jobs.create(row, FREE)) for steps, row in enumerate(rows)
+            ]
+            assert was_cancelled[0]
+            assert not was_cancelled[-1]
+            # Whoever was cancelled, what had begun went on to its end; the last, which came after all, has returned.
+            assert {row.id for row in await store.jobs.page(None, limit=100)} == {row.id for row in rows}
+            for row in rows:
+                stored, is_new = await store.jobs.create(row, FREE)
+                assert (stored.id, is_new) == (row.id, False)
+                assert len(await store.events.since(row.id, 0, 5)) == 1
 
 
-async def cancelled_at(steps: int, work: Coroutine[Any, Any, object]) -> bool:
-    """Whether `work` ended by being cancelled while it did its step of that number: a statement, or the commit."""
-    task = asyncio.create_task(work)
-    left = steps
+class Canceller:
+    """Cancels callers while their transactions are under way; closed once the store is, since threads call it."""
 
-    def step(*_: object) -> None:
-        nonlocal left
-        if left == 0:
-            task.cancel()
-        left -= 1
+    def __init__(self) -> None:
+        self._heard = {
+            "before_cursor_execute": self._step,
+            "after_cursor_execute": self._step,
+            "commit": self._commit,
+        }
+        self._loop = asyncio.get_running_loop()
+        self._committing = asyncio.Event()
+        self._cancel: Callable[[], object] = int
+        self._left = -1
+        for name, listener in self._heard.items():
+            event.listen(Engine, name, listener)
 
-    for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
-        event.listen(Engine, name, step)
-    try:
+    async def cancelled_at(self, steps: int, work: Coroutine[Any, Any, object]) -> bool:
+        """Whether `work` ended by being cancelled while it did its step of that number: a statement, or the commit.
+
+        Returns once the transaction came to its commit, with or without its caller.
+        """
+        task = asyncio.create_task(work)
+        self._cancel, self._left = task.cancel, steps
+        self._committing.clear()
         await asyncio.wait([task])
-    finally:
-        for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
-            event.remove(Engine, name, step)
-    return task.cancelled()
+        await self._committing.wait()
+        return task.cancelled()
+
+    def close(self) -> None:
+        """Hear no more."""
+        for name, listener in self._heard.items():
+            event.remove(Engine, name, listener)
+
+    def _step(self, *_: object) -> None:
+        if self._left == 0:
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._left -= 1
+
+    def _commit(self, *_: object) -> None:
+        self._step()
+        self._loop.call_soon_threadsafe(self._committing.set)
 
 
 async def test_lost_connections_are_replaced(postgresql_url: Callable[[], str], job: MakeJob) -> None:

@@ -11,8 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, create_engine, inspect, text
 
 import gen_service.store.migrations
 from gen_service.errors import StorageError
@@ -20,7 +19,7 @@ from gen_service.service_settings import QuotaSettings
 from gen_service.store.database import migrate, open_store
 from gen_service.store.migrate import MIGRATIONS
 from gen_service.store.rows import JobRow
-from gen_service.store.tables import Tables
+from gen_service.store.tables import METADATA
 from gen_service.store.urls import driver_url
 
 NEXT = '''
@@ -39,14 +38,14 @@ def upgrade() -> None:
 '''
 
 
-async def on(url: str, action: Callable[[Connection], object]) -> object:
+def on(url: str, action: Callable[[Connection], object]) -> object:
     """What `action` gives, in a transaction with plain settings."""
-    engine = create_async_engine(driver_url(url))
+    engine = create_engine(driver_url(url))
     try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(action)
+        with engine.begin() as connection:
+            return action(connection)
     finally:
-        await engine.dispose()
+        engine.dispose()
 
 
 def newest() -> str:
@@ -64,19 +63,19 @@ async def test_the_migrated_tables_are_the_tables(database_url: str) -> None:
 
     def differences(connection: Connection) -> object:
         options = {"compare_type": True, "compare_server_default": True}
-        return compare_metadata(MigrationContext.configure(connection, opts=options), Tables.metadata)
+        return compare_metadata(MigrationContext.configure(connection, opts=options), METADATA)
 
-    assert await on(database_url, differences) == []
+    assert on(database_url, differences) == []
 
 
 async def test_what_compares_the_tables_sees_a_difference(database_url: str) -> None:
     async with open_store(database_url):
         pass
     for change in ("DROP INDEX ix_jobs_state", "ALTER TABLE files ADD COLUMN more TEXT"):
-        await on(database_url, lambda connection, change=change: connection.execute(text(change)))
-    found = await on(
+        on(database_url, lambda connection, change=change: connection.execute(text(change)))
+    found = on(
         database_url,
-        lambda connection: compare_metadata(MigrationContext.configure(connection), Tables.metadata),
+        lambda connection: compare_metadata(MigrationContext.configure(connection), METADATA),
     )
     assert isinstance(found, list)
     assert sorted(difference[0] for difference in found) == ["add_index", "remove_column"]
@@ -90,7 +89,7 @@ async def test_ids_sort_in_the_order_of_their_bytes(database_url: str) -> None:
         columns = inspect(connection).get_columns("jobs")
         return {getattr(column["type"], "collation", None) for column in columns if column["name"] == "id"}
 
-    assert await on(database_url, collations) == ({None} if database_url.startswith("sqlite") else {"C"})
+    assert on(database_url, collations) == ({None} if database_url.startswith("sqlite") else {"C"})
 
 
 async def test_an_older_database_is_brought_up_to_date_with_its_rows(
@@ -109,11 +108,11 @@ async def test_an_older_database_is_brought_up_to_date_with_its_rows(
         events = connection.execute(text("SELECT count(*) FROM events")).scalar_one()
         return (*kept, events, connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
-    assert await on(database_url, look) == (row.id, "since", "blue", 2, "later")
+    assert on(database_url, look) == (row.id, "since", "blue", 2, "later")
     with pytest.raises(StorageError, match=r"made by a newer gen-service.*later"):
         async with open_store(database_url):
             pass
-    assert await on(database_url, look) == (row.id, "since", "blue", 2, "later")
+    assert on(database_url, look) == (row.id, "since", "blue", 2, "later")
 
 
 async def test_a_migration_that_fails_changes_nothing(database_url: str, tmp_path: Path) -> None:

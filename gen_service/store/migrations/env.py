@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from alembic import context
 
-from gen_service.store.tables import Tables
+from gen_service.store.tables import METADATA
 
 
 def run() -> None:
     """Run the revisions that are asked for."""
     context.configure(
         connection=context.config.attributes["connection"],
-        target_metadata=Tables.metadata,
+        target_metadata=METADATA,
         render_as_batch=True,
         transactional_ddl=True,
     )
