@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from gen_service.controller.background import Background
 from gen_service.controller.bookkeeping import keep_books
-from gen_service.controller.data_lock import locked
+from gen_service.controller.data_lock import folder_id, locked
 from gen_service.controller.deadlines import Deadlines
 from gen_service.controller.deletion import delete_job
 from gen_service.controller.dispatch import Dispatcher
@@ -67,7 +67,7 @@ class Controller:
         now: seconds since the epoch.
 
     Raises (on entering):
-        StorageError: another service has the data folder.
+        StorageError: another service has the data folder, or the database belongs to another folder.
         SpecError: the servers take the service's key for wrong.
     """
 
@@ -115,7 +115,9 @@ class Controller:
     async def __aenter__(self) -> Self:
         began = self._now()
         async with AsyncExitStack() as stack:
-            stack.callback((await asyncio.to_thread(locked, self.settings.data.folder)).release)
+            folder = self.settings.data.folder
+            stack.callback((await asyncio.to_thread(locked, folder)).release)
+            await self.store.folder.bind(await asyncio.to_thread(folder_id, folder))
             for part in (self._client, self.fleet, self.verifiers, self._background):
                 await stack.enter_async_context(part)
             await sweep_uploads(self._shared, began)

@@ -18,6 +18,7 @@ from gen_service.controller.settling import settle
 from gen_service.controller.shared import Shared
 from gen_service.errors import Conflict
 from gen_service.store.rows import JobRow
+from gen_service.wire.states import FINAL
 
 # Opening a job reads its manifests and journal in threads: more at once would only wait for each other.
 OPENED_AT_ONCE = 4
@@ -166,6 +167,9 @@ class Dispatcher:
     async def _settle(self, run: Run, ending: Ending) -> JobRow:
         row = await settle(self._shared, run.row, ending, run)
         del self.running[row.id]
+        if row.state not in FINAL:
+            # Whoever resumed the job while it was still in `running` left it to here.
+            row = await self._shared.moves.row(row.id)
         self._shared.notices.forget(row.id)
         if row.state == "queued" and not self._is_draining:
             self._enqueue(row, run.tenant_weight)

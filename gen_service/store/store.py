@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gen_service.store.events import Events
 from gen_service.store.files import Files
+from gen_service.store.folder import Folder
 from gen_service.store.jobs import Jobs
 from gen_service.store.keys import Keys
 from gen_service.store.outbox import Outbox
@@ -21,3 +22,4 @@ class Store:
         self.tenants = Tenants(transactions)
         self.events = Events(transactions)
         self.outbox = Outbox(transactions)
+        self.folder = Folder(transactions)

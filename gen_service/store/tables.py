@@ -160,6 +160,9 @@ OUTBOX = Table(
     Index(None, "job_id"),
 )
 
+# One row: the data folder that the jobs' files lie in.
+FOLDER = Table("folder", METADATA, Column("id", Words(), primary_key=True))
+
 Row = JobRow | FileRow | KeyRow | TenantRow | EventRow | Delivery
 
 

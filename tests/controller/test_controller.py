@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,15 @@ async def test_a_data_folder_has_one_service(open_service: OpenService) -> None:
         with pytest.raises(StorageError, match=r"data\.folder: .* is being written by process \d+"):
             async with open_service("quick"):
                 pass
+
+
+async def test_a_service_of_another_folder_leaves_the_jobs_of_a_database_alone(
+    open_service: OpenService, tmp_path: Path
+) -> None:
+    async with open_service("silent") as service:
+        row = await service.until(await service.submit(3), "running")
+        other = {"folder": tmp_path / "other", "min_free_bytes": 0}
+        with pytest.raises(StorageError, match=r"data\.database: it belongs to the data folder"):
+            async with open_service("silent", data=other):
+                raise AssertionError
+        assert (await service.get(row)).state == "running"

@@ -1,4 +1,4 @@
-"""The first tables: jobs, files, keys, tenants, events, outbox."""
+"""The first tables: jobs, files, keys, tenants, events, outbox, folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def upgrade() -> None:
     _make_tenants()
     _make_events()
     _make_outbox()
+    op.create_table("folder", sa.Column("id", TEXT, primary_key=True))
 
 
 def _make_jobs() -> None:
