@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 TruncationPolicy = Literal["keep", "drop", "continue"]
 ExtractionPolicy = Literal["strict", "lenient"]
@@ -16,6 +16,16 @@ RewardPolicy = Literal["incorrect", "exclude"]
 
 # What a request says besides its sampling; `n` is always one, since a sample is a request.
 REQUEST_FIELDS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "return_token_ids", "n"})
+
+
+def _holds_prompt(template: str) -> str:
+    if "{prompt}" not in template:
+        raise ValueError("a template must contain {prompt}")
+    return template
+
+
+# What becomes the user's message, with the prompt in it.
+Template = Annotated[str, AfterValidator(_holds_prompt)]
 
 
 class Section(BaseModel):
@@ -47,16 +57,9 @@ class PromptSettings(Section):
     split: str = "train"
     columns: ColumnNames = ColumnNames()
     system: str | None = None
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     limit: Annotated[int, Field(ge=1)] | None = None
     max_row_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
-
-    @field_validator("template")
-    @classmethod
-    def _holds_prompt(cls, template: str) -> str:
-        if "{prompt}" not in template:
-            raise ValueError("a template must contain {prompt}")
-        return template
 
 
 class SamplingSettings(Section):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from gen_service.endpoints.client import Client
 from gen_service.endpoints.fleet import Fleet
@@ -27,6 +24,7 @@ from gen_service.storage import prompts as prompt_source
 from gen_service.storage.backlog import Backlog
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.job_folder import JobFolder, open_job_folder
+from gen_service.storage.job_places import places
 from gen_service.storage.manifest import PublishedCounts
 from gen_service.storage.seen import Seen
 from gen_service.verification.verify import Verifier
@@ -206,11 +204,11 @@ async def _open(
         open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
     )
     progress.already = folder.published.rows
-    temporary = await stack.enter_async_context(_temporary_folder())
+    at = places(spec.output, spec.job_id)
     readings = itertools.count()
 
     def prompts() -> Iterator[Prompt | BadPromptRow]:
-        seen = stack.enter_context(Seen(temporary / f"prompts-{next(readings)}"))
+        seen = stack.enter_context(Seen(at.seen(f"prompts-{next(readings)}")))
         return prompt_source.read(spec.prompts, seen)
 
     plan = SamplePlan(spec.job_id, spec.samples, spec.parameters, spec.sampling.seed)
@@ -225,16 +223,6 @@ async def _open(
         on_trace=surroundings.on_trace,
     )
     return _Parts(folder, loop, prompts)
-
-
-@asynccontextmanager
-async def _temporary_folder() -> AsyncIterator[Path]:
-    """A folder for the time of a run, made and removed in a thread."""
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="gen-service-")
-    try:
-        yield Path(folder)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _end_waits_when_forced(stop: Stop, folder: JobFolder) -> None:

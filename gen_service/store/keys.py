@@ -41,6 +41,7 @@ class Keys:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
+        self._has_any = False
 
     async def create(self, tenant: str, scopes: Collection[str], name: str, now: float) -> tuple[KeyRow, str]:
         """Make a key.
@@ -101,7 +102,10 @@ class Keys:
 
     async def any(self) -> bool:
         """Whether a key was ever made: revoking the last one must not open the service to everybody."""
-        return await self._transactions.read(lambda connection: bool(connection.execute(_ANY).scalar()))
+        if not self._has_any:
+            # Keys are never removed, so that what is found once holds; every request asks.
+            self._has_any = await self._transactions.read(lambda connection: bool(connection.execute(_ANY).scalar()))
+        return self._has_any
 
 
 def _digest(secret: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from gen_service.settings import ColumnNames, ExtractionPolicy, SamplingSettings, Section, TruncationSettings
+from gen_service.settings import ColumnNames, ExtractionPolicy, SamplingSettings, Section, Template, TruncationSettings
 from gen_service.wire.states import JobState
 
 JOB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -29,15 +29,8 @@ class PromptSource(Section):
     split: Annotated[str, StringConstraints(max_length=100)] = "train"
     columns: ColumnNames = ColumnNames()
     system: str | None = None
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     limit: Annotated[int, Field(ge=1, le=2**53)] | None = None
-
-    @field_validator("template")
-    @classmethod
-    def _holds_prompt(cls, template: str) -> str:
-        if "{prompt}" not in template:
-            raise ValueError("a template must contain {prompt}")
-        return template
 
     @model_validator(mode="after")
     def _is_one(self) -> PromptSource:

@@ -129,7 +129,9 @@ def test_what_lies_under_a_root_is_given_without_links(place: Path, path: str, r
     ],
 )
 def test_everything_else_is_refused(place: Path, path: str) -> None:
-    refusal_of_prompts(path.replace("{place}", str(place)), roots_of(place))
+    words = refusal_of_prompts(path.replace("{place}", str(place)), roots_of(place))
+    assert words.startswith("prompts.path: got ")
+    assert "; expected " in words
 
 
 def test_a_path_outside_is_refused_in_the_same_words_whether_it_exists_or_not(place: Path) -> None:
@@ -275,7 +277,9 @@ def test_outputs_lie_under_a_local_root_or_a_url_that_the_operator_wrote(place: 
 )
 def test_other_outputs_are_refused(place: Path, path: str) -> None:
     roots = [str(place / "root"), str(place / "second"), "s3://bucket/prefix/", "memory://traces"]
-    refusal_of_output(path.replace("{place}", str(place)), roots)
+    words = refusal_of_output(path.replace("{place}", str(place)), roots)
+    assert words.startswith("output.path: got ")
+    assert "; expected " in words
 
 
 def test_a_file_url_as_a_root_is_the_local_folder(place: Path) -> None:

@@ -176,7 +176,9 @@ def test_good_urls_pass(url: str) -> None:
     ],
 )
 def test_bad_urls_are_refused(url: str) -> None:
-    refusal(url)
+    words = refusal(url)
+    assert words.startswith("webhook.url: got ")
+    assert "; expected " in words
 
 
 def test_a_refusal_does_not_repeat_what_may_be_secret() -> None:

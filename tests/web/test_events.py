@@ -139,6 +139,7 @@ async def test_a_silent_job_beats(serving: Any, listening: Any) -> None:
                 beats += piece.count(b": alive\n\n")
                 if beats >= 5:
                     break
+        assert beats >= 5
 
 
 async def test_a_stream_ends_when_the_service_drains(serving: Any, listening: Any) -> None:
