@@ -24,6 +24,10 @@ Outcome = Literal[
     "unverified",
 ]
 
+# Why a sample is not made: its prompt has enough right answers, got none in as many as it may have, has a gold that
+# nothing can be compared with, or the job's target or budget was reached.
+SkipReason = Literal["solved", "given_up", "ungradable", "target_reached", "sample_budget", "token_budget"]
+
 # How an answer was found in a completion.
 How = Literal[
     "boxed", "answer_tag", "hashes", "phrase", "choice", "alone", "last_formula", "last_number", "text", "none"
@@ -124,6 +128,45 @@ class Completion:
     started_at: float
     first_token_s: float | None
     total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A completion that is not finished: enough for any server to go on from it.
+
+    Attributes:
+        sample_id: whose it is.
+        prompt_ids: the prompt's token ids, as the first server rendered it.
+        token_ids: the completion's ids so far, of which the text has come.
+        reasoning, content: text as a server that splits thoughts off sent it.
+        raw: text as `/v1/completions` sent it, tags and all.
+        continued: how many times it was taken up again so far.
+        started_at: seconds since the epoch when the first attempt was sent.
+    """
+
+    sample_id: str
+    prompt_ids: TokenIds
+    token_ids: TokenIds
+    reasoning: str
+    content: str
+    raw: str
+    continued: int
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A sample that was never asked for, or was given up before its first token, since it was not needed any more.
+
+    Attributes:
+        sample_id, prompt_id, sample_index: which one.
+        reason: why, in the words of the steering's closed set.
+    """
+
+    sample_id: str
+    prompt_id: str
+    sample_index: int
+    reason: SkipReason
 
 
 @dataclass(frozen=True, slots=True)

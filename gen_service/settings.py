@@ -97,7 +97,9 @@ class TruncationSettings(Section):
 class EndpointSettings(Section):
     """The servers, and how long each step of a request may take.
 
-    There is no limit on a whole answer unless `wall_s` is set: a 32k-token trace takes over 15 minutes.
+    There is no limit on a whole answer unless `wall_s` is set: a 32k-token trace takes over 15 minutes. An answer that
+    broke off goes on elsewhere from the tokens that came (`continue`) or begins anew (`restart`). What has come of a
+    long answer is kept on disk each `partial_tokens` tokens, for a run that is killed; None keeps nothing.
     """
 
     urls: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -111,6 +113,8 @@ class EndpointSettings(Section):
     backoff_s: Annotated[float, Field(gt=0)] = 0.5
     eject_after: Annotated[int, Field(ge=1)] = 3
     probe_s: Annotated[float, Field(gt=0)] = 1.0
+    continuation: Literal["continue", "restart"] = "continue"
+    partial_tokens: Annotated[int, Field(ge=1)] | None = 1024
 
     @field_validator("urls", mode="before")
     @classmethod
@@ -127,12 +131,50 @@ class EndpointSettings(Section):
 
 
 class PoolSettings(Section):
-    """How much is under way at once. `in_flight` bounds the requests at all servers together, `per_server` at each;
-    `grace_s` is how long running samples may go on after a stop was asked for."""
+    """How much is under way at once. `in_flight` bounds the requests at all servers together, `per_server` at each.
 
-    in_flight: Annotated[int, Field(ge=1)] = 256
+    Under those caps each server's limit finds itself (`auto`): it begins with what the server's KV cache holds, and
+    follows its metrics; a server without metrics, and every one with `fixed`, gets all that the caps allow. `grace_s`
+    is how long running samples may go on after a stop was asked for.
+    """
+
+    in_flight: Annotated[int, Field(ge=1)] = 2048
     per_server: Annotated[int, Field(ge=1)] | None = None
+    limit: Literal["auto", "fixed"] = "auto"
     grace_s: Annotated[float, Field(ge=0)] = 30.0
+
+
+class OrderSettings(Section):
+    """In which order samples are asked for. With `probe`, one sample of each prompt goes first, and what it needs says
+    how long its siblings will be; `longest_first` sends those expected to be long before the others, so that the job
+    does not end with one long answer on an idle fleet, `as_read` takes them as they come. At most `window` prompts
+    are held in memory for it."""
+
+    policy: Literal["longest_first", "as_read"] = "longest_first"
+    probe: bool = True
+    window: Annotated[int, Field(ge=1)] = 2048
+
+
+class SteeringSettings(Section):
+    """When a prompt, or the job, has enough. Nothing is steered by default: exactly `samples` of each prompt.
+
+    A prompt's samples end at `correct` right answers, at `give_up_after` answers none of which is right, or when its
+    gold turns out ungradable (`drop_ungradable`); what is in flight of it is cut, what came is kept. `samples` of the
+    job is then the most of each prompt. The job ends at `verified` right answers in all, after `sample_budget`
+    samples or `token_budget` completion tokens; prompts without a right answer go first while a budget runs.
+    """
+
+    correct: Annotated[int, Field(ge=1)] | None = None
+    give_up_after: Annotated[int, Field(ge=1)] | None = None
+    drop_ungradable: bool = False
+    verified: Annotated[int, Field(ge=1)] | None = None
+    sample_budget: Annotated[int, Field(ge=1)] | None = None
+    token_budget: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is steered."""
+        return self != SteeringSettings()
 
 
 class VerificationSettings(Section):

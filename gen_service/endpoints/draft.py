@@ -31,6 +31,7 @@ class Draft:
 
     Attributes:
         on_first_token: called once, when the next token comes.
+        on_progress: called each time tokens came.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Draft:
         "is_plain",
         "model",
         "on_first_token",
+        "on_progress",
         "prompt_ids",
         "prompt_tokens",
         "token_ids",
@@ -69,6 +71,7 @@ class Draft:
         self.finish_reason: str | None = None
         self.first_token_at: float | None = None
         self.on_first_token: Callable[[], None] | None = None
+        self.on_progress: Callable[[], None] | None = None
         self.continued = 0
         self.model = ""
 
@@ -152,6 +155,8 @@ class Draft:
             self.first_token_at = now
             if self.on_first_token is not None:
                 self.on_first_token()
+        if self.on_progress is not None:
+            self.on_progress()
 
     def end_if_full(self, budget: int | None) -> None:
         """An answer that has all the tokens it may have is at its end, whether the server still said so or not."""

@@ -13,11 +13,13 @@ from pydantic import Field, ValidationError, field_validator
 from gen_service.errors import SpecError
 from gen_service.settings import (
     EndpointSettings,
+    OrderSettings,
     OutputSettings,
     PoolSettings,
     PromptSettings,
     SamplingSettings,
     Section,
+    SteeringSettings,
     TruncationSettings,
     VerificationSettings,
 )
@@ -40,6 +42,8 @@ class JobSpec(Section):
     sampling: SamplingSettings = SamplingSettings()
     truncation: TruncationSettings = TruncationSettings()
     pool: PoolSettings = PoolSettings()
+    order: OrderSettings = OrderSettings()
+    steering: SteeringSettings = SteeringSettings()
     verification: VerificationSettings = Field(default_factory=VerificationSettings)
     output: OutputSettings = OutputSettings()
 
