@@ -35,6 +35,11 @@ SECRET_FIELDS = frozenset({"api_key", "database"})
 _USER_PASSWORD = re.compile(r"(://[^/\s:@]*:).*@")
 _SECRET_QUERY = re.compile(r"([?&](?:password|passwd|secret|token|key|api_key)=)[^&\s]*", re.IGNORECASE)
 
+_NO_SERVERS = (
+    f"at least 1 vLLM server: --server URL, {PREFIX}ENDPOINTS__URLS, or endpoints.urls in the settings file; "
+    f"or a file that lists them, {PREFIX}ENDPOINTS__FILE or endpoints.file"
+)
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -58,11 +63,12 @@ class HttpSettings(Section):
 
 
 class FleetSettings(Section):
-    """The shared pool: most requests in flight at all servers together, and at each; the grace of a stop; how many
-    jobs run at once."""
+    """The shared pool: most requests in flight at all servers together, and at each; how each server's limit under
+    them is found, as in `PoolSettings`; the grace of a stop; how many jobs run at once."""
 
-    in_flight: Annotated[int, Field(ge=1)] = 256
+    in_flight: Annotated[int, Field(ge=1)] = 2048
     per_server: Annotated[int, Field(ge=1)] | None = None
+    limit: Literal["auto", "fixed"] = "auto"
     grace_s: Annotated[float, Field(ge=0)] = 30.0
     max_running_jobs: Annotated[int, Field(ge=1)] = 256
 
@@ -269,11 +275,10 @@ def _spec_error(error: ValidationError) -> SpecError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     kind, message = first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if (field, kind) == ("endpoints", "missing") or (field == "endpoints.urls" and not first["input"]):
+        return SpecError(field, None, _NO_SERVERS)
     if kind == "missing":
-        words = "a value: the field is required"
-        if field in ("endpoints", "endpoints.urls"):
-            words = f"the vLLM servers: --server URL, {PREFIX}ENDPOINTS__URLS, or endpoints.urls in the settings file"
-        return SpecError(field, None, words)
+        return SpecError(field, None, "a value: the field is required")
     if kind == "extra_forbidden":
         return SpecError(field, "***", "a field that there is: check its spelling")
     secret = SECRET_FIELDS & set(map(str, first["loc"]))

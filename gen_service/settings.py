@@ -6,9 +6,12 @@ Each station gets its own section as a value. Durations are seconds, sizes bytes
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 TruncationPolicy = Literal["keep", "drop", "continue"]
 ExtractionPolicy = Literal["strict", "lenient"]
@@ -97,12 +100,17 @@ class TruncationSettings(Section):
 class EndpointSettings(Section):
     """The servers, and how long each step of a request may take.
 
+    They are those of `urls` and of the lines of `file`, which may be changed while jobs run: it is read again each
+    `discover_s`, as are the names written `dns+http://name:8000`, which stand for a server at each of their addresses.
+
     There is no limit on a whole answer unless `wall_s` is set: a 32k-token trace takes over 15 minutes. An answer that
     broke off goes on elsewhere from the tokens that came (`continue`) or begins anew (`restart`). What has come of a
     long answer is kept on disk each `partial_tokens` tokens, for a run that is killed; None keeps nothing.
     """
 
-    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    file: Path | None = None
+    urls: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
+    discover_s: Annotated[float, Field(gt=0)] = 10.0
     model: str | None = None
     api_key: SecretStr | None = Field(default_factory=lambda: _secret("GEN_SERVICE_API_KEY"))
     connect_s: Annotated[float, Field(gt=0)] = 10.0
@@ -123,11 +131,13 @@ class EndpointSettings(Section):
 
     @field_validator("urls")
     @classmethod
-    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r} is not a server's base URL such as http://10.0.0.1:8000")
-        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+    def _are_urls(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # `file` is declared first, so that it is known here; where it is wrong itself, that is said, not this.
+        if not urls and info.data.get("file", "wrong") is None:
+            raise ValueError(
+                "at least 1 server: URLs such as http://10.0.0.1:8000, or a file of them in endpoints.file"
+            )
+        return tuple(dict.fromkeys(map(server_url, urls)))
 
 
 class PoolSettings(Section):
@@ -212,6 +222,30 @@ class OutputSettings(Section):
     journal: str | None = None
     shard_rows: Annotated[int, Field(ge=1)] = 2048
     shard_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+def server_url(written: str) -> str:
+    """A server's base URL in the one way it is kept, without a slash or `/v1` at its end.
+
+    Raises:
+        ValueError: it is none; its words name it, without a password in it, and say what would be right.
+    """
+    shown = re.sub("//.*@", "//***@", written)
+    if written.startswith("dns+https:"):
+        raise ValueError(
+            f"{shown!r} would speak TLS to addresses, for which servers have no certificate: "
+            "dns+http://, or https:// for the name as one server"
+        )
+    prefix, bare = ("dns+", written[4:]) if written.startswith("dns+") else ("", written)
+    try:
+        parts = urlsplit(bare)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or parts.query or parts.fragment or re.search(r"\s", written):
+        raise ValueError(f"{shown!r} is not a server's base URL such as http://10.0.0.1:8000")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{prefix}{parts.scheme}://{parts.netloc}{path}"
 
 
 def _secret(name: str) -> SecretStr | None:

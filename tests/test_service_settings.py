@@ -53,7 +53,7 @@ def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
     assert (settings.http.port, settings.http.host, settings.http.heartbeat_s) == (2, "::1", 15.0)
     settings = load_service_settings(config, {"http": {"port": 3}})
     assert (settings.http.port, settings.http.host) == (3, "::1")
-    assert settings.fleet.in_flight == 256
+    assert (settings.fleet.in_flight, settings.fleet.limit) == (2048, "auto")
 
 
 def test_the_environment_names_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +68,15 @@ def test_the_environment_names_the_file(config: Path, monkeypatch: pytest.Monkey
 def test_a_list_in_the_environment_is_json_or_has_commas(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEN_SERVICE_ENDPOINTS__URLS", written)
     assert load_service_settings(None).endpoints.urls == ("http://a:1", "http://b:2")
+
+
+def test_servers_may_be_those_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = load_service_settings(write(tmp_path, {"endpoints": {"file": "servers.txt", "discover_s": 3}})).endpoints
+    assert (listed.file, listed.urls, listed.discover_s) == (Path("servers.txt"), (), 3.0)
+    monkeypatch.setenv("GEN_SERVICE_ENDPOINTS__FILE", "others.txt")
+    settings = load_service_settings(None, {"endpoints": {"urls": ["http://a:1"]}})
+    assert (settings.endpoints.file, settings.endpoints.urls) == (Path("others.txt"), ("http://a:1",))
+    assert yaml.safe_load(printable(settings))["endpoints"]["file"] == "others.txt"
 
 
 def test_a_section_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +100,9 @@ def test_the_key_for_the_servers_keeps_its_name(monkeypatch: pytest.MonkeyPatch)
         (SERVERS | {"http": {"port": 99999}}, "http.port", "got 99999; expected less than or equal to 65535"),
         (SERVERS | {"http": 7}, "http", "got 7"),
         ({"endpoints": {"urls": ["nowhere"]}}, "endpoints.urls", "base URL such as"),
-        ({"endpoints": {"urls": []}}, "endpoints.urls", "at least 1"),
+        ({"endpoints": {"urls": []}}, "endpoints.urls", "at least 1 .*--server URL.*ENDPOINTS__FILE"),
+        ({"endpoints": {"model": "m"}}, "endpoints.urls", "at least 1 .*--server URL"),
+        ({"endpoints": {"urls": ["dns+https://a"]}}, "endpoints.urls", r"TLS.*dns\+http://"),
         (SERVERS | {"data": {"prompt_roots": "x"}}, "data.prompt_roots", "tuple"),
     ],
 )
@@ -160,7 +171,7 @@ def test_no_secret_is_printed(secret: str, noise: str) -> None:
     settings = load_service_settings(
         None,
         {
-            "endpoints": {"urls": [f"http://user:{password}@server:1/x"], "api_key": password},
+            "endpoints": {"urls": [f"http://user:{secret}@server:1/x"], "api_key": password},
             "data": {
                 "database": f"postgresql://me:{password}@host:5432/name?sslmode=require&password={secret}",
                 "output_roots": [f"s3://key:{password}@bucket/x"],
@@ -170,6 +181,18 @@ def test_no_secret_is_printed(secret: str, noise: str) -> None:
     shown = printable(settings)
     assert secret not in shown
     assert "postgresql://me:***@host:5432/name?sslmode=require&password=***" in shown
+
+
+@given(secret=secrets, noise=st.sampled_from(["", "/", "@", ":", "%40", "?"]))
+def test_no_password_in_a_servers_url_is_shown(secret: str, noise: str) -> None:
+    """Printed or refused: an URL that cannot be read may hold one all the same."""
+    url = f"http://user:{secret}{noise}{secret}@server:1/x"
+    try:
+        shown = printable(load_service_settings(None, {"endpoints": {"urls": [url]}}))
+    except SpecError as refused:
+        shown = str(refused)
+    assert secret not in shown
+    assert "***@server:1/x" in shown
 
 
 def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def spec_of(row: JobRow, settings: ServiceSettings) -> JobSpec:
 def pool_of(settings: ServiceSettings) -> PoolSettings:
     """How much may be in flight, of all jobs together."""
     fleet = settings.fleet
-    return PoolSettings(in_flight=fleet.in_flight, per_server=fleet.per_server, grace_s=fleet.grace_s)
+    return PoolSettings(
+        in_flight=fleet.in_flight, per_server=fleet.per_server, limit=fleet.limit, grace_s=fleet.grace_s
+    )
 
 
 def inline_path(job_id: str, settings: ServiceSettings) -> Path:

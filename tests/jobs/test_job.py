@@ -73,6 +73,19 @@ def test_overrides_of_a_section_written_short_keep_what_it_said(tmp_path: Path) 
     assert (spec.output.path, spec.output.shard_rows) == ("elsewhere", 5)
 
 
+def test_servers_may_be_those_of_a_file_and_are_no_part_of_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(LEAST | {"endpoints": {"file": "servers.txt"}}))
+    listed, more = load_spec(path), load_spec(path, {"endpoints": {"urls": ["http://c:3"]}})
+    assert (listed.endpoints.file, listed.endpoints.urls) == (Path("servers.txt"), ())
+    assert (more.endpoints.file, more.endpoints.urls) == (Path("servers.txt"), ("http://c:3",))
+    assert listed.job_id == more.job_id == make_spec(LEAST).job_id
+    assert make_spec(listed.model_dump(mode="json")) == listed
+    path.write_text(yaml.safe_dump(LEAST))
+    both = load_spec(path, {"endpoints": {"file": "servers.txt"}}).endpoints
+    assert (both.file, both.urls) == (Path("servers.txt"), ("http://127.0.0.1:8000",))
+
+
 trees = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3))
 
 
@@ -101,6 +114,8 @@ def test_merged_holds_all_of_over_and_the_rest_of_under(under: dict[str, Any], o
         (LEAST | {"prompts": {"path": "x", "template": "no slot"}}, "prompts.template", "no slot", "{prompt}"),
         (LEAST | {"endpoints": "10.0.0.1:8000"}, "endpoints.urls", ["10.0.0.1:8000"], "base URL"),
         (LEAST | {"endpoints": {"urls": []}}, "endpoints.urls", [], "at least 1"),
+        (LEAST | {"endpoints": {"model": "m"}}, "endpoints.urls", [], "a file of them in endpoints.file"),
+        (LEAST | {"endpoints": "dns+https://a"}, "endpoints.urls", ["dns+https://a"], "dns+http://"),
         (LEAST | {"sampling": {"temperature": 3}}, "sampling.temperature", 3, "less than or equal to 2"),
         (LEAST | {"truncation": {"policy": "retry"}}, "truncation.policy", "retry", "'keep', 'drop' or 'continue'"),
         (LEAST | {"pool": {"grace_s": float("inf")}}, "pool.grace_s", float("inf"), "finite"),
