@@ -125,7 +125,9 @@ class Order:
 
     def at_least(self, prompt: Prompt, tokens: int) -> None:
         """A popped sample of the prompt that still runs has so many tokens: its siblings may be long too. Worth telling
-        each time the tokens have doubled, or each thousand."""
+        each thousand tokens: where about as many samples run as there are prompts, the longest prompts are known by
+        it before any of their answers has ended (500 prompts x 8 in 500 slots of equal speed: 75% of the slots' time
+        is used instead of 73%, in 1,000 slots 55% instead of 51%; nothing where prompts are many)."""
         known = self._open.get(prompt.prompt_id)
         if known is not None and known.unsent:
             self._lengths.at_least(prompt, tokens)
@@ -193,7 +195,7 @@ class Order:
                 del self._lanes[known.rank]
 
     def _relearn(self) -> None:
-        """Every prompt gets its key anew: 3 us a prompt, rarer the more was observed."""
+        """Every prompt gets its key anew: about 5 us a prompt, rarer the more was observed."""
         self._lengths.relearn()
         for lane in self._lanes.values():
             lane.heap = [self._entry(known) for known in lane.waiting.values()]
