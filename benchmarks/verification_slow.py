@@ -16,7 +16,7 @@ from benchmarks.figures import Figure, Target, compared, counted
 from benchmarks.servers import simulated_servers
 from benchmarks.verification_slow_job import SOURCE
 from benchmarks.workload import SEED, sums_spec, write_sums
-from gen_service.generation.generate import PROMPTS_READ_AHEAD
+from gen_service.generation.supply import PROMPTS_READ_AHEAD
 
 NAME = "verification"
 IN_FLIGHT = 128

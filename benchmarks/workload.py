@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gen_service.endpoints.simulated import render_chat
-from gen_service.generation.generate import SamplePlan
+from gen_service.generation.sample_plan import SamplePlan
 from gen_service.jobs.job import JobSpec, make_spec
 from gen_service.records import Prompt, Sample
 from gen_service.storage import prompts as prompt_source

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from gen_service.errors import BadPromptRow, EndpointError
 from gen_service.generation.intake import in_chunks
 from gen_service.generation.pool import Pool, Stop
 from gen_service.generation.progress import Progress
-from gen_service.records import NO_TOKENS, Completion, Prompt, Sample, Trace, Verdict
-from gen_service.settings import PoolSettings, TruncationSettings
+from gen_service.generation.sample_plan import SamplePlan
+from gen_service.generation.supply import PROMPTS_READ_AHEAD, Remembers, Supply
+from gen_service.records import NO_TOKENS, Completion, Partial, Prompt, Sample, Trace, Verdict
+from gen_service.settings import OrderSettings, PoolSettings, SteeringSettings, TruncationSettings
 
-PROMPTS_READ_AHEAD = 64
+MOST_BUFFER = 512
+# The finish reason of a sample that was cut, as against one that ended by itself.
+CANCELLED = "cancelled"
 
 Position = TypeVar("Position")
 
@@ -35,8 +37,24 @@ class Completes(Protocol):
         """Samples at a server now."""
         ...
 
-    async def complete(self, sample: Sample, more_tokens: int = 0) -> Completion:
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for a place at one."""
+        ...
+
+    async def complete(
+        self,
+        sample: Sample,
+        more_tokens: int = 0,
+        *,
+        partial: Partial | None = None,
+        on_partial: Callable[[Partial], None] | None = None,
+    ) -> Completion:
         """The sample's completion, or EndpointError."""
+        ...
+
+    def cut(self, sample_id: str) -> bool:
+        """End a sample with what came of it."""
         ...
 
 
@@ -48,12 +66,8 @@ class Verifies(Protocol):
         ...
 
 
-class Keeps(Protocol[Position]):
+class Keeps(Remembers, Protocol[Position]):
     """What generation needs of the job's folder."""
-
-    def is_done(self, sample_id: str) -> bool:
-        """Whether the sample is in the journal or published."""
-        ...
 
     def recovered(self) -> Iterator[tuple[Position, Trace]]:
         """What an earlier run journaled and did not publish."""
@@ -67,43 +81,25 @@ class Keeps(Protocol[Position]):
         """Hand the row to the shards."""
         ...
 
-    def reject(self, bad: BadPromptRow) -> bool:
-        """Dead-letter a row; False when an earlier run already did."""
+    def partial_of(self, sample_id: str) -> Partial | None:
+        """What an earlier run kept of an answer that it did not finish."""
+        ...
+
+    def keep_partial(self, partial: Partial) -> None:
+        """Keep what has come of an answer, some time soon."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SamplePlan:
-    """What is asked of each prompt.
-
-    Attributes:
-        job_id: the job.
-        samples: completions per prompt.
-        parameters: hash of everything that shapes an answer (model, sampling, template).
-        seed: base of the per-sample seeds that are sent along, or None to send none.
-    """
-
-    job_id: str
-    samples: int
-    parameters: str
-    seed: int | None = None
-
-    def samples_of(self, prompt: Prompt) -> Iterator[Sample]:
-        """The prompt's samples: the same ids and seeds on every run. A prompt with a request says itself how many."""
-        for index in range(self.samples if prompt.request is None else prompt.request.n):
-            key = "\x1f".join((self.job_id, prompt.prompt_id, str(index), self.parameters))
-            digest = hashlib.blake2b(key.encode(), digest_size=16)
-            seed = None if self.seed is None else (int.from_bytes(digest.digest()[:4]) ^ self.seed) & 0x7FFFFFFF
-            yield Sample(digest.hexdigest(), self.job_id, prompt, index, seed)
-
-
 class Generation(Generic[Position]):
-    """One job's main loop. Every sample that is taken in ends in exactly one published row, over any number of runs.
+    """One job's main loop. Every sample that is taken in ends in exactly one published row, over any number of runs, or
+    is accounted for as skipped, with the reason.
 
     Args:
         verifier: gives verdicts.
         folder: keeps traces.
         progress: counters to raise.
+        order: which samples go first.
+        steering: when a prompt, or the job, has enough.
         buffer: samples that are open and not in flight, at most: read and waiting for a server, or on their way from
             the last token to the shard. None for enough to keep a fleet busy alone.
         on_trace: given each trace when it is published.
@@ -118,6 +114,8 @@ class Generation(Generic[Position]):
         folder: Keeps[Position],
         progress: Progress,
         *,
+        order: OrderSettings | None = None,
+        steering: SteeringSettings | None = None,
         buffer: int | None = None,
         on_trace: Callable[[Trace], None] | None = None,
     ) -> None:
@@ -127,7 +125,8 @@ class Generation(Generic[Position]):
         self._verifier = verifier
         self._folder = folder
         self._progress = progress
-        self._buffer = max(64, pool.in_flight // 2) if buffer is None else buffer
+        self._supply = Supply(plan, order or OrderSettings(), steering or SteeringSettings(), folder, progress)
+        self._buffer = max(64, min(MOST_BUFFER, pool.in_flight // 2)) if buffer is None else buffer
         self._on_trace = on_trace
 
     async def recover(self, stop: Stop) -> None:
@@ -138,9 +137,14 @@ class Generation(Generic[Position]):
         await recovering.run(in_chunks(self._folder.recovered(), PROMPTS_READ_AHEAD))
 
     async def has_work(self, prompts: Iterator[Prompt | BadPromptRow]) -> bool:
-        """Whether any sample is neither journaled nor published. Dead-letters the bad rows it passes."""
-        async with aclosing(self._samples(prompts, Stop())) as samples:
-            return await anext(samples, None) is not None
+        """Whether any sample is neither journaled, nor published, nor skipped."""
+        async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
+            async for row in source:
+                if not isinstance(row, BadPromptRow) and not all(
+                    self._folder.is_done(sample.sample_id) for sample in self._plan.samples_of(row)
+                ):
+                    return True
+        return False
 
     async def sample(
         self, prompts: Iterator[Prompt | BadPromptRow], open_fleet: Callable[[], Awaitable[Completes]], stop: Stop
@@ -152,58 +156,62 @@ class Generation(Generic[Position]):
         Args:
             open_fleet: called once, when the first sample is met that is not done: a finished job asks no server.
         """
-        async with aclosing(self._samples(prompts, stop)) as samples:
+        async with aclosing(self._supply.samples(prompts, stop)) as samples:
             first = await anext(samples, None)
             if first is not None:
                 await self._sample_all(_preceded(first, samples), await open_fleet(), stop)
 
     async def _sample_all(self, samples: AsyncGenerator[Sample, None], fleet: Completes, stop: Stop) -> None:
-        async def make(sample: Sample) -> Trace:
+        async def make(sample: Sample) -> Trace | None:
             return await self._sample(sample, fleet)
 
-        sampling = Pool(make, self._deliver, self._buffer, self._pool.grace_s, stop, in_flight=lambda: fleet.in_flight)
+        sampling = Pool(
+            *(make, self._deliver, self._buffer, self._pool.grace_s, stop),
+            in_flight=lambda: fleet.in_flight,
+            waiting=lambda: fleet.waiting,
+        )
         fleet.on_bound = sampling.look
+        self._supply.cut = fleet.cut
         await sampling.run(samples)
         self._progress.interrupted = sampling.interrupted
 
-    async def _samples(self, prompts: Iterator[Prompt | BadPromptRow], stop: Stop) -> AsyncGenerator[Sample, None]:
-        async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
-            async for prompt in source:
-                if stop.asked:
-                    return
-                if isinstance(prompt, BadPromptRow):
-                    self._progress.reject(prompt, is_new=self._folder.reject(prompt))
-                    continue
-                left = [one for one in self._plan.samples_of(prompt) if not self._folder.is_done(one.sample_id)]
-                for sample in left:
-                    yield sample
-                if not left:
-                    # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
-                    await asyncio.sleep(0)
-        self._progress.exhaust()
+    async def _sample(self, sample: Sample, fleet: Completes) -> Trace | None:
+        """The sample's row; None when it was cut before anything came of it."""
 
-    async def _sample(self, sample: Sample, fleet: Completes) -> Trace:
+        def on_partial(partial: Partial) -> None:
+            self._folder.keep_partial(partial)
+            self._supply.running(sample, len(partial.token_ids))
+
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
+        partial, tokens = self._folder.partial_of(sample.sample_id), None
         try:
-            completion = await fleet.complete(sample, more)
+            completion = await fleet.complete(sample, more, partial=partial, on_partial=on_partial)
+            tokens = None if completion.finish_reason == CANCELLED else completion.completion_tokens
         except EndpointError as error:
             return Trace(sample, None, error=str(error), retries=error.retries)
+        finally:
+            self._supply.came(sample, tokens)
+        if completion.finish_reason == CANCELLED and not completion.completion_tokens:
+            self._supply.withdrawn(sample)
+            return None
         return Trace(sample, completion)
 
-    async def _deliver(self, trace: Trace) -> None:
+    async def _deliver(self, trace: Trace | None) -> None:
         """Durable first, then verified, then published."""
-        await self._publish(await self._folder.record(trace), trace)
+        if trace is not None:
+            self._supply.ended(await self._publish(await self._folder.record(trace), trace))
 
     async def _deliver_recovered(self, found: tuple[Position, Trace]) -> None:
         self._progress.recovered += 1
         await self._publish(*found)
 
-    async def _publish(self, position: Position, trace: Trace) -> None:
+    async def _publish(self, position: Position, trace: Trace) -> Trace:
         finished = self._without_dropped_text(replace(trace, verdict=await self._verifier.verify(trace)))
         await self._folder.publish(position, finished)
         self._progress.count(finished)
         if self._on_trace is not None:
             self._on_trace(finished)
+        return finished
 
     def _without_dropped_text(self, trace: Trace) -> Trace:
         completion = trace.completion

@@ -10,6 +10,10 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Items that wait for a place, at most: enough for each place that comes free in one turn of the event loop, and few,
+# since what waits was chosen before the latest answers said what is best asked next.
+AHEAD = 16
+
 
 class Stop:
     """Asks a running job to end.
@@ -52,10 +56,10 @@ class Stop:
 class Pool(Generic[Item, Result]):
     """Takes items from a source and runs each through `make`, then `deliver`.
 
-    Invariants: an item is read from the source only while fewer than `buffer` open ones are not in flight, and is open
-    until it is delivered, so a slow disk or verifier slows the reading by itself. Once made, an item is always
-    delivered: a stop cancels only what is still being made, after the grace. An exception from `make` or `deliver` is
-    a bug and ends the pool.
+    Invariants: an item is read from the source only while fewer than `buffer` open ones are not in flight, and fewer
+    than AHEAD wait for a place; it is open until it is delivered, so a slow disk or verifier slows the reading by
+    itself. Once made, an item is always delivered: a stop cancels only what is still being made, after the grace. An
+    exception from `make` or `deliver` is a bug and ends the pool.
 
     Attributes:
         interrupted: items given up because a stop's grace was over.
@@ -66,6 +70,7 @@ class Pool(Generic[Item, Result]):
         buffer: open items that are not in flight, at most.
         grace_s: seconds that running items get after a stop was asked for.
         in_flight: how many of the open items are at a server now.
+        waiting: how many of them wait for a place there.
     """
 
     def __init__(
@@ -76,12 +81,14 @@ class Pool(Generic[Item, Result]):
         grace_s: float,
         stop: Stop,
         in_flight: Callable[[], int] = int,
+        waiting: Callable[[], int] = int,
     ) -> None:
         self.interrupted = 0
         self._make = make
         self._deliver = deliver
         self._buffer = buffer
         self._in_flight = in_flight
+        self._waiting = waiting
         self._open = 0
         self._room = asyncio.Event()
         self._grace_s = grace_s
@@ -111,7 +118,7 @@ class Pool(Generic[Item, Result]):
     async def _feed(self, group: asyncio.TaskGroup, items: AsyncGenerator[Item, None]) -> None:
         async with aclosing(items) as source:
             while not self._stop.asked:
-                while self._open - self._in_flight() >= self._buffer:
+                while self._open - self._in_flight() >= self._buffer or self._waiting() >= AHEAD:
                     self._room.clear()
                     await self._room.wait()
                 try:
@@ -120,6 +127,8 @@ class Pool(Generic[Item, Result]):
                     return
                 self._open += 1
                 self._making.add(group.create_task(self._one(item)))
+                # It takes its place, or waits for one, before the next is chosen.
+                await asyncio.sleep(0)
 
     async def _one(self, item: Item) -> None:
         task = asyncio.current_task()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen_service.errors import BadPromptRow
-from gen_service.generation.generate import SamplePlan
+from gen_service.generation.sample_plan import SamplePlan
 from gen_service.jobs.job import JobSpec
 from gen_service.jobs.runner import location
 from gen_service.storage import prompts as prompt_source

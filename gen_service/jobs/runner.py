@@ -14,9 +14,10 @@ from gen_service.endpoints.fleet import Fleet
 from gen_service.endpoints.job_fleet import JobFleet
 from gen_service.endpoints.shares import Share
 from gen_service.errors import BadPromptRow
-from gen_service.generation.generate import Generation, SamplePlan
+from gen_service.generation.generate import Generation
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
+from gen_service.generation.sample_plan import SamplePlan
 from gen_service.jobs.job import JobSpec
 from gen_service.records import Prompt, Trace
 from gen_service.storage import prompt_count
@@ -203,7 +204,7 @@ async def _open(
     folder = await stack.enter_async_context(
         open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
     )
-    progress.already = folder.published.rows
+    _continue_from(progress, folder.published)
     at = places(spec.output, spec.job_id)
     readings = itertools.count()
 
@@ -219,10 +220,19 @@ async def _open(
         surroundings.verifier,
         folder,
         progress,
+        order=spec.order,
+        steering=spec.steering,
         buffer=buffer,
         on_trace=surroundings.on_trace,
     )
     return _Parts(folder, loop, prompts)
+
+
+def _continue_from(progress: Progress, published: PublishedCounts) -> None:
+    progress.already = published.rows
+    progress.already_correct = published.by_verdict.get("correct", 0)
+    progress.already_tokens = published.completion_tokens
+    progress.already_skipped = sum(published.skipped.values())
 
 
 async def _end_waits_when_forced(stop: Stop, folder: JobFolder) -> None:

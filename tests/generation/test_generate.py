@@ -18,10 +18,11 @@ from gen_service.endpoints.job_fleet import JobFleet
 from gen_service.endpoints.shares import Share
 from gen_service.endpoints.simulated import Faults, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.errors import BadPromptRow
-from gen_service.generation.generate import Generation, SamplePlan
+from gen_service.generation.generate import Generation
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
-from gen_service.records import BatchLine, Completion, Message, Prompt, Trace
+from gen_service.generation.sample_plan import SamplePlan
+from gen_service.records import BatchLine, Completion, Message, Partial, Prompt, Skipped, Trace
 from gen_service.settings import (
     EndpointSettings,
     PoolSettings,
@@ -46,11 +47,27 @@ class Folder:
         self.journal: list[Trace] = list(found)
         self.rows: dict[str, Trace] = {}
         self.rejected: list[int] = []
+        self.skipped: dict[str, Skipped] = {}
+        self.partials: dict[str, Partial] = {}
         self._done = {*done, *(trace.sample.sample_id for trace in self.journal)}
         self._found = len(self.journal)
 
     def is_done(self, sample_id: str) -> bool:
-        return sample_id in self._done
+        return sample_id in self._done or sample_id in self.skipped
+
+    def is_correct(self, sample_id: str) -> bool:
+        row = self.rows.get(sample_id)
+        return row is not None and row.verdict is not None and row.verdict.outcome == "correct"
+
+    def skip(self, skipped: Skipped) -> None:
+        assert not self.is_done(skipped.sample_id)
+        self.skipped[skipped.sample_id] = skipped
+
+    def partial_of(self, sample_id: str) -> Partial | None:
+        return self.partials.get(sample_id)
+
+    def keep_partial(self, partial: Partial) -> None:
+        self.partials[partial.sample_id] = partial
 
     def recovered(self) -> Iterator[tuple[int, Trace]]:
         yield from enumerate(self.journal[: self._found])
