@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,9 @@ from gen_service.endpoints.shares import FairShares, Member, Share
 
 # Prompts whose server is remembered, so that siblings meet their prefix cache; forgetting one costs a prefill.
 REMEMBERED_PROMPTS = 4096
+# How far the server of a prompt's first request may be above the least loaded one and still get its siblings: this
+# share of its limit, and one request.
+HOME_SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,19 +54,45 @@ class Places:
     """Places at servers, given out when a server has room, to jobs by their shares.
 
     Invariants: the places taken never exceed `limit`, nor any server's own limit, nor any job's; no place stays free
-    while a request waits that may have it. The least loaded server is chosen; siblings of a prompt prefer the server
-    of the first while it has room; a retry avoids the server that just failed while another has room; a server on
-    trial gets its one request at once.
+    while a request waits that may have it; a server that was removed gets none, and keeps what it has.
+
+    Where a request goes, among the servers with room that offer its model:
+
+    - not to the one that just failed it, while there is another;
+    - to one on trial: its one request decides whether it is back;
+    - to its prompt's home, where the last of its siblings went, whose prefix cache saves its prefill, while that
+      server's load is at most a tenth of its limit and one request above the least loaded one's. Without that bound
+      one prompt of many samples fills one server while the others idle, and a request costs far more than its prefill;
+    - to the least loaded, which is its prompt's home from then on.
+
+    Args:
+        endpoints: the servers, shared with whoever else looks at them: the list is changed in place.
+
+    Attributes:
+        leaving: servers that were removed and still have requests in flight, by URL.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], limit: int) -> None:
+    def __init__(self, endpoints: list[Endpoint], limit: int) -> None:
         self.limit = limit
         self.taken = 0
         self.waiting = 0
+        self.leaving: dict[str, Endpoint] = {}
         self._endpoints = endpoints
         self._shares = FairShares()
         self._lines: dict[Member, Line] = {}
         self._homes: OrderedDict[tuple[Line, str], Endpoint] = OrderedDict()
+
+    def add(self, endpoint: Endpoint) -> None:
+        """One more server, or one back that was leaving."""
+        self.leaving.pop(endpoint.url, None)
+        self._endpoints.append(endpoint)
+        self.serve()
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """A server gets nothing from now on. What it has in flight ends there, and then it is forgotten."""
+        self._endpoints.remove(endpoint)
+        if endpoint.in_flight:
+            self.leaving[endpoint.url] = endpoint
 
     def join(self, share: Share, on_bound: Callable[[], None]) -> Line:
         """Add a job.
@@ -113,11 +142,16 @@ class Places:
         """The request is over; its place goes to whoever's turn it is."""
         assert place.turn is not None
         self.taken -= 1
-        member = place.turn.member
+        member, endpoint = place.turn.member, place.endpoint
         if member in self._lines:
-            self._lines[member].at[place.endpoint] -= 1
+            at = self._lines[member].at
+            at[endpoint] -= 1
+            if not at[endpoint]:
+                del at[endpoint]
         self._shares.end(place.turn, asyncio.get_running_loop().time())
-        place.endpoint.finished(place)
+        endpoint.finished(place)
+        if not endpoint.in_flight:
+            self.leaving.pop(endpoint.url, None)
         self.serve()
 
     def serve(self) -> None:
@@ -160,12 +194,12 @@ class Places:
         return [endpoint for endpoint in self._endpoints if endpoint.has_room(now)]
 
     def _best(self, open_: Iterable[Endpoint], line: Line, prompt_id: str, avoid: Endpoint | None) -> Endpoint | None:
+        offered = [one for one in open_ if line.model in one.models]
+        least = min(offered, key=lambda one: (one is avoid, one.load()), default=None)
         home = self._homes.get((line, prompt_id))
-        return min(
-            (one for one in open_ if line.model in one.models),
-            key=lambda one: (one is avoid, one.load() >= 0.0, one is not home, one.load()),
-            default=None,
-        )
+        if least is None or least.load() < 0.0 or home not in offered or home is avoid:
+            return least
+        return home if home.load() <= least.load() + HOME_SLACK + 1.0 / home.limit else least
 
     def _bind(self, endpoint: Endpoint, line: Line, member: Member, prompt_id: str) -> Place:
         self.taken += 1

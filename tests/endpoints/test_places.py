@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gen_service.endpoints.endpoint import Endpoint, Place
-from gen_service.endpoints.places import REMEMBERED_PROMPTS, Line, Places
+from gen_service.endpoints.places import HOME_SLACK, REMEMBERED_PROMPTS, Line, Places
 from gen_service.endpoints.shares import Share
 from gen_service.errors import ServerFailed
 
@@ -46,7 +47,8 @@ JOBS = {
 
 
 class PlacesMachine(RuleBasedStateMachine):
-    """Takers come, leave, and are cancelled at any moment: before, while and after a place is handed to them."""
+    """Takers come, leave, and are cancelled at any moment: before, while and after a place is handed to them. Servers
+    fail, are removed and added again meanwhile; `all` has each that ever was, `endpoints` those in use."""
 
     @initialize(count=st.integers(1, 3), cap=st.integers(1, 3), limit=st.integers(1, 6))
     def begin(self, count: int, cap: int, limit: int) -> None:
@@ -55,6 +57,8 @@ class PlacesMachine(RuleBasedStateMachine):
         self.endpoints = servers(count, cap)
         for number, endpoint in enumerate(self.endpoints):
             endpoint.models = dict.fromkeys(SERVED[number])
+        self.all = list(self.endpoints)
+        self.kept: dict[Endpoint, int] = {}
         self.places = Places(self.endpoints, limit)
         self.bound: Counter[str] = Counter()
         self.lines = {
@@ -69,7 +73,7 @@ class PlacesMachine(RuleBasedStateMachine):
 
     @rule(job=st.sampled_from("uvwxy"), prompt=st.sampled_from("abc"), avoid=st.integers(-1, 2))
     def take(self, job: str, prompt: str, avoid: int) -> None:
-        avoided = self.endpoints[avoid] if 0 <= avoid < len(self.endpoints) else None
+        avoided = self.all[avoid] if 0 <= avoid < len(self.all) else None
         self.takers.append(self.loop.create_task(self.places.take(self.lines[job], prompt, avoided)))
 
     @rule()
@@ -99,8 +103,31 @@ class PlacesMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2))
     def come_back(self, number: int) -> None:
-        self.endpoints[number % len(self.endpoints)].probed(None, self.loop.time())
+        self.all[number % len(self.all)].probed(None, self.loop.time())
         self.in_loop(self.places.serve)
+
+    @precondition(lambda self: self.endpoints)
+    @rule(number=st.integers(0, 2))
+    def remove(self, number: int) -> None:
+        endpoint = self.endpoints[number % len(self.endpoints)]
+        self.places.remove(endpoint)
+        self.kept[endpoint] = endpoint.in_flight
+
+    @precondition(lambda self: self.gone())
+    @rule(number=st.integers(0, 2))
+    def add(self, number: int) -> None:
+        """The one that is leaving goes on; after its last request it is a new one."""
+        gone = self.gone()
+        endpoint = gone[number % len(gone)]
+        self.kept.pop(endpoint, None)
+        if endpoint.url not in self.places.leaving:
+            new = Endpoint(endpoint.url, endpoint.cap, 1, 1.0)
+            new.models = endpoint.models
+            self.all[self.all.index(endpoint)] = endpoint = new
+        self.in_loop(self.places.add, endpoint)
+
+    def gone(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.all if endpoint not in self.endpoints]
 
     def in_loop(self, function: Callable[..., object], *args: object) -> None:
         """Call it in the loop, for one turn only: who is handed a place by it has not woken yet."""
@@ -113,15 +140,23 @@ class PlacesMachine(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self) -> None:
         assert 0 <= self.places.taken <= self.places.limit
-        assert self.places.taken == sum(endpoint.in_flight for endpoint in self.endpoints)
-        assert all(0 <= endpoint.in_flight <= endpoint.cap for endpoint in self.endpoints)
+        assert self.places.taken == sum(endpoint.in_flight for endpoint in self.all)
+        assert all(0 <= endpoint.in_flight <= endpoint.cap for endpoint in self.all)
         assert self.places.taken >= len(self.holders())
         assert self.places.taken == sum(line.in_flight for line in self.lines.values())
         assert self.lines["w"].in_flight <= 1
-        for endpoint in self.endpoints:
+        for endpoint in self.all:
             assert endpoint.in_flight == sum(line.at[endpoint] for line in self.lines.values())
         for line in self.lines.values():
-            assert all(line.model in endpoint.models for endpoint, count in line.at.items() if count)
+            assert all(line.model in endpoint.models and count > 0 for endpoint, count in line.at.items())
+
+    @invariant()
+    def who_left_gets_nothing_and_is_known_until_its_last_request_ends(self) -> None:
+        gone = self.gone()
+        assert set(self.places.leaving.values()) == {endpoint for endpoint in gone if endpoint.in_flight}
+        for endpoint in gone:
+            assert endpoint.in_flight <= self.kept[endpoint]
+            self.kept[endpoint] = endpoint.in_flight
 
     def no_place_is_free_that_somebody_waits_for(self) -> None:
         if self.places.taken == self.places.limit:
@@ -140,6 +175,9 @@ class PlacesMachine(RuleBasedStateMachine):
         assert sum(self.bound.values()) >= len(self.holders())
         assert self.places.taken == len(self.holders())
         assert self.places.waiting == sum(1 for taker in self.takers if not taker.done())
+        for _ in range(len(self.gone())):
+            self.add(0)
+        assert not self.places.leaving
         for _ in range(len(self.takers) + 1):
             for endpoint in self.endpoints:
                 endpoint.probed(None, self.loop.time())
@@ -258,8 +296,8 @@ async def test_a_place_that_comes_free_in_the_moment_of_a_cancellation_goes_to_t
 
 
 async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_loaded() -> None:
-    endpoints = servers(3, cap=4)
-    places = Places(endpoints, limit=12)
+    endpoints = servers(3, cap=20)
+    places = Places(endpoints, limit=60)
     line = line_of(places)
     siblings = [await places.take(line, "p", None) for _ in range(4)]
     assert len({place.endpoint for place in siblings}) == 1
@@ -267,6 +305,65 @@ async def test_siblings_prefer_the_server_of_the_first_and_others_the_least_load
     assert [endpoint.in_flight for endpoint in endpoints] == [4, 4, 4]
     for place in siblings + others:
         places.give_back(place)
+
+
+async def test_one_prompt_of_many_samples_uses_every_server() -> None:
+    endpoints = servers(2, cap=100)
+    places = Places(endpoints, limit=200)
+    line = line_of(places)
+    taken = [await places.take(line, "p", None) for _ in range(60)]
+    assert sorted(endpoint.in_flight for endpoint in endpoints) == [24, 36]
+    moves = sum(one.endpoint is not other.endpoint for one, other in pairwise(taken))
+    assert moves <= 60 // 10
+    for place in taken:
+        places.give_back(place)
+
+
+@given(
+    count=st.integers(2, 5),
+    cap=st.integers(1, 60),
+    prompts=st.lists(st.sampled_from("abc"), max_size=200),
+)
+def test_equal_servers_are_loaded_equally_but_for_the_slack(count: int, cap: int, prompts: list[str]) -> None:
+    async def take_all() -> None:
+        endpoints = servers(count, cap)
+        places = Places(endpoints, count * cap)
+        line = line_of(places)
+        for prompt in prompts:
+            if not all(endpoint.has_room(0.0) for endpoint in endpoints):
+                break
+            await places.take(line, prompt, None)
+            loads = [endpoint.in_flight for endpoint in endpoints]
+            assert max(loads) - min(loads) <= HOME_SLACK * cap + 2 + 1e-9
+
+    asyncio.run(take_all())
+
+
+@given(
+    caps=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    steps=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.0, 1.0)), max_size=120),
+)
+def test_no_request_goes_to_a_server_far_above_the_least_loaded(
+    caps: list[int], steps: list[tuple[str, float]]
+) -> None:
+    """Whatever the limits are, and whoever ended before."""
+
+    async def take_and_end() -> None:
+        endpoints = [servers(1, cap)[0] for cap in caps]
+        places = Places(endpoints, sum(caps))
+        line = line_of(places)
+        held: list[Place] = []
+        for prompt, which in steps:
+            if held and (which > 0.7 or places.taken == places.limit):
+                places.give_back(held.pop(int(which * (len(held) - 1))))
+                continue
+            before = {endpoint: endpoint.load() for endpoint in endpoints}
+            least = min(load for endpoint, load in before.items() if endpoint.has_room(0.0))
+            held.append(await places.take(line, prompt, None))
+            chosen = held[-1].endpoint
+            assert before[chosen] <= least + HOME_SLACK + 1.0 / chosen.limit + 1e-9
+
+    asyncio.run(take_and_end())
 
 
 async def test_a_retry_avoids_the_server_that_failed_while_another_has_room() -> None:
@@ -372,3 +469,30 @@ async def test_two_jobs_take_turns_whoever_came_first() -> None:
         places.give_back(held)
     assert abs(order[:10].count("a") - 5) <= 1
     assert Counter(order) == {"a": 10, "b": 10}
+
+
+async def test_a_removed_server_ends_what_it_has_and_one_that_comes_back_goes_on() -> None:
+    endpoints = servers(2, cap=2)
+    first, second = endpoints
+    places = Places(endpoints, limit=4)
+    line = line_of(places)
+    taken = [await places.take(line, f"p{number}", None) for number in range(4)]
+    places.remove(first)
+    waiting = [asyncio.create_task(places.take(line, "q", None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    places.give_back(next(place for place in taken if place.endpoint is first))
+    await asyncio.sleep(0)
+    assert (first.in_flight, places.waiting, dict(places.leaving)) == (1, 3, {first.url: first})
+    places.add(first)
+    await asyncio.sleep(0)
+    assert (first.in_flight, places.waiting, places.leaving) == (2, 2, {})
+    places.remove(first)
+    places.remove(second)
+    for place in [place for place in taken if place.endpoint is second] + [waiting[0].result()]:
+        places.give_back(place)
+    assert (endpoints, set(places.leaving), places.waiting) == ([], {first.url}, 2)
+    places.give_back(next(place for place in taken[::-1] if place.endpoint is first))
+    assert (places.leaving, places.taken, dict(line.at)) == ({}, 0, {})
+    places.add(servers(1)[0])
+    for task in waiting[1:]:
+        places.give_back(await task)
