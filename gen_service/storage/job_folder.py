@@ -13,6 +13,7 @@ from gen_service.settings import OutputSettings
 from gen_service.storage import manifest, published_parts
 from gen_service.storage.backlog import Backlog
 from gen_service.storage.card import write_card
+from gen_service.storage.commits import Commits
 from gen_service.storage.dead_letter import DeadLetter
 from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.disk_space import SpaceWaiter
@@ -21,7 +22,7 @@ from gen_service.storage.job_lock import JobLock
 from gen_service.storage.job_places import JobPlaces, places
 from gen_service.storage.job_spec import write_job
 from gen_service.storage.journal import Journal
-from gen_service.storage.manifest import Manifest, Part, PublishedCounts
+from gen_service.storage.manifest import PublishedCounts
 from gen_service.storage.seen import Seen
 from gen_service.storage.segments import segment_path
 from gen_service.storage.shards import ShardWriter
@@ -68,7 +69,6 @@ class JobFolder:
 
     Attributes:
         epoch: 1-based number of this run of the job.
-        published: what all runs have published so far.
         backlog: how far the disk is behind.
     """
 
@@ -92,14 +92,12 @@ class JobFolder:
         self._on_notice = on_notice
         self._verify = verify
         self.epoch = 0
-        self.published = PublishedCounts()
         self._is_replayed = False
         self._closing: asyncio.Task[None] | None = None
         self._space = SpaceWaiter(self._notice, self._notice)
         self._lock: JobLock
         self._destination: Destination
-        self._next_manifest: int
-        self._last: Manifest
+        self._commits: Commits
         self._published_before: Seen
         self._done_ids: Seen
         # Recorded or recovered by this run and not yet given to `publish`: as many as the pool has places.
@@ -117,7 +115,7 @@ class JobFolder:
         except OSError as error:
             raise StorageError(f"cannot open the job's folder {self._places.published}: {error}") from error
         self._shards = ShardWriter(
-            self._destination, self._output, self.epoch, self._sampling, self._space, self._commit
+            self._destination, self._output, self.epoch, self._sampling, self._space, self._commits.publish
         )
         self.backlog = Backlog(self._watermark, self._journal, self._shards)
         return self
@@ -126,6 +124,11 @@ class JobFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close(wait_for_space=error is None)
+
+    @property
+    def published(self) -> PublishedCounts:
+        """What all runs have published so far."""
+        return self._commits.published
 
     def is_done(self, sample_id: str) -> bool:
         """Whether the sample is published or journaled, by this run or an earlier one: never generate it again."""
@@ -232,29 +235,22 @@ class JobFolder:
         try:
             self._destination = open_destination(self._places.published, self._places.staging)
             write_job(self._destination, self._job_id, self._spec, self._identity)
-            manifests = self._take_over()
+            manifests = published_parts.take_over(self._destination, verify=self._verify)
+            self.epoch = manifests[-1].epoch
             self._published_before = Seen(self._places.seen("published"))
             self._done_ids = Seen(self._places.seen("done"))
             published_parts.add_published(self._destination, manifests, self._published_before, self._done_ids)
             self._dead_letter_keys = Seen(self._places.seen("dead-letter"))
             self._dead_letter = DeadLetter(self._places.dead_letter, self._dead_letter_keys, self._space)
-            self._open_journal()
+            self._open_journal(manifests[-1].journal_covered)
+            self._commits = Commits(
+                self._destination, manifests, self._dead_letter, self._watermark, self._journal, self._space
+            )
         except BaseException:
             self._let_go()
             raise
 
-    def _take_over(self) -> list[Manifest]:
-        manifests = manifest.load(self._destination)
-        self._last = published_parts.claim_epoch(self._destination, manifests, manifest.writer_name())
-        self.epoch = self._last.epoch
-        self._next_manifest = len(manifests) + 2
-        self.published = manifest.count(manifests)
-        self._destination.sweep()
-        published_parts.check_parts(self._destination, manifests, verify=self._verify)
-        return manifests
-
-    def _open_journal(self) -> None:
-        covered = self._last.journal_covered
+    def _open_journal(self, covered: JournalPosition) -> None:
         journal = self._places.journal
         if covered.segment and not segment_path(journal, covered.segment).exists():
             self._notice(f"the journal of earlier runs is not in {journal}; what it held is generated again")
@@ -264,27 +260,9 @@ class JobFolder:
             self._notice(f"cut {self._journal.torn_bytes} bytes of an unfinished write off the journal")
         self._done_ids.add_many(trace.sample.sample_id for _, trace in self._journal.replay())
 
-    def _commit(self, part: Part, positions: list[JournalPosition]) -> None:
-        """Publish a part whose file is durable. The dead letter goes first: the manifest is the last write."""
-        rejected = self._dead_letter.sync()
-        self._watermark.settled(positions)
-        self._write_manifest((part,), rejected)
-
-    def _write_manifest(self, parts: tuple[Part, ...], rejected: int) -> None:
-        low = self._watermark.low()
-        commit = Manifest(self.epoch, self._last.writer, parts, low, rejected)
-        number = self._next_manifest
-        self._space.write(f"manifest {number}", lambda: manifest.commit(self._destination, number, commit))
-        self._next_manifest += 1
-        self._last = commit
-        self.published = manifest.add(self.published, commit)
-        self._journal.release(low)
-
     def _seal(self) -> None:
         """The last writes of a run, when every part is committed."""
-        rejected = self._dead_letter.sync()
-        if (rejected, self._watermark.low()) != (self._last.rejected, self._last.journal_covered):
-            self._write_manifest((), rejected)
+        self._commits.finish()
         if self._places.dead_letter_is_copied:
             self._destination.put(self._places.dead_letter.name, self._places.dead_letter.read_bytes())
         manifests = manifest.load(self._destination)

@@ -13,6 +13,22 @@ from gen_service.storage.seen import Seen
 _CHUNK_BYTES = 1024 * 1024
 
 
+def take_over(destination: Destination, *, verify: bool) -> list[Manifest]:
+    """Open a new run of the job, and check what earlier ones published; all manifests, the last one this run's claim.
+
+    Args:
+        verify: also read every file and compare its sha256.
+
+    Raises:
+        PublishConflict, StorageError: as `claim_epoch` and `check_parts`.
+    """
+    before = manifest.load(destination)
+    claim = claim_epoch(destination, before, manifest.writer_name())
+    destination.sweep()
+    check_parts(destination, before, verify=verify)
+    return [*before, claim]
+
+
 def claim_epoch(destination: Destination, manifests: list[Manifest], writer: str) -> Manifest:
     """Open a new run of the job by a manifest of its own, without parts.
 
