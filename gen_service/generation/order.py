@@ -62,6 +62,8 @@ class Order:
         self._settings = settings
         self._lengths = LengthEstimate()
         self._open: dict[str, _Open] = {}
+        # Prompts of which nothing is open now and more may be added: steering lets samples go a few at a time.
+        self._closed: OrderedDict[str, None] = OrderedDict()
         self._lanes: dict[int, _Lane] = {}
         self._places, self._entries = count(), count()
         self._last_place = -1
@@ -82,7 +84,8 @@ class Order:
         return self.prompts >= self._settings.window
 
     def add(self, prompt: Prompt, samples: Iterable[Sample]) -> None:
-        """Take in samples of a prompt, in the order of their indices."""
+        """Take in samples of a prompt, in the order of their indices. More of the same prompt may come later: it counts
+        as probed, and what its answers took is known, unless a whole window of other prompts has ended since."""
         added = list(samples)
         if not added:
             return
@@ -90,6 +93,8 @@ class Order:
         if known is None:
             self._last_place = next(self._places)
             known = self._open[prompt.prompt_id] = _Open(prompt, self._last_place)
+            known.probed = prompt.prompt_id in self._closed
+            self._closed.pop(prompt.prompt_id, None)
         known.unsent.extend(added)
         self._unsent += len(added)
         self._enter(known)
@@ -203,6 +208,10 @@ class Order:
 
     def _close_if_done(self, prompt_id: str) -> None:
         known = self._open.get(prompt_id)
-        if known is None or not (known.unsent or known.under_way):
-            self._open.pop(prompt_id, None)
-            self._lengths.forget(prompt_id)
+        if known is not None and (known.unsent or known.under_way):
+            return
+        self._open.pop(prompt_id, None)
+        self._closed[prompt_id] = None
+        self._closed.move_to_end(prompt_id)
+        if len(self._closed) > self._settings.window:
+            self._lengths.forget(self._closed.popitem(last=False)[0])

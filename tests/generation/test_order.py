@@ -249,7 +249,7 @@ def test_no_sample_of_an_endless_source_waits_for_ever(window: int, samples: int
     assert max((pops - since for since in added.values()), default=0) <= (PATIENCE + 2) * window * samples
 
 
-def test_nothing_is_kept_of_prompts_that_are_done() -> None:
+def test_of_prompts_that_are_done_only_a_window_is_kept() -> None:
     order = order_of(window=8)
     for number in range(3000):
         one = prompt(number, number % 50)
@@ -258,7 +258,20 @@ def test_nothing_is_kept_of_prompts_that_are_done() -> None:
             sample = order.pop()
             assert sample is not None
             order.observe(sample.prompt, tokens)
-    assert (order._open, order._lengths._open, order._lanes) == ({}, {}, {})
+    assert (order._open, order._lanes) == ({}, {})
+    assert set(order._lengths._open) == set(order._closed) == {f"p{number}" for number in range(2992, 3000)}
+
+
+def test_samples_added_later_are_siblings_of_what_has_ended() -> None:
+    order = order_of()
+    for number, tokens in [(0, 20_000), (1, 100)]:
+        order.add(prompt(number), samples_of(prompt(number), 1))
+        assert popped(order) == [f"p{number}-0"]
+        order.observe(prompt(number), tokens)
+    order.add(prompt(1), samples_of(prompt(1), 1, first=1))
+    order.add(prompt(0), samples_of(prompt(0), 1, first=1))
+    order.add(prompt(2), samples_of(prompt(2), 1))
+    assert popped(order) == ["p2-0", "p0-1", "p1-1"]
 
 
 def test_the_heap_stays_small_however_often_a_prompt_is_observed() -> None:
