@@ -14,6 +14,7 @@ from gen_service.endpoints.simulated import tokenizer
 from gen_service.endpoints.simulated.bodies import DONE, MALFORMED_CHUNK, AnswerBytes
 from gen_service.endpoints.simulated.exposition import ServerNumbers
 from gen_service.endpoints.simulated.faults import Fault, FaultKind
+from gen_service.endpoints.simulated.pacing import Pacing
 from gen_service.endpoints.simulated.request import Request
 from gen_service.endpoints.simulated.settings import SimulationSettings
 
@@ -45,59 +46,61 @@ class Delivery:
     """
 
     def __init__(
-        self, settings: SimulationSettings, numbers: ServerNumbers, request: Request, fault: Fault | None
+        self,
+        settings: SimulationSettings,
+        numbers: ServerNumbers,
+        pacing: Pacing,
+        request: Request,
+        fault: Fault | None,
     ) -> None:
         self._settings = settings
         self._numbers = numbers
         self._request = request
         self._fault = fault
-        self._clock = asyncio.get_running_loop().time
-        self._answer = settings.script.answer(request.prompt, request.request_id)
+        answer = settings.script.answer(request.prompt, request.request_id)
         given = len(request.given)
-        left = self._answer.token_ids[given:] or [tokenizer.END_OF_ANSWER]
+        left = answer.token_ids[given:] or [tokenizer.END_OF_ANSWER]
         self.token_ids = left[: request.max_tokens]
         self.finish_reason = "stop" if len(self.token_ids) == len(left) else "length"
-        self.given_as_answered = request.given == self._answer.token_ids[:given]
+        self.given_as_answered = request.given == answer.token_ids[:given]
         in_reasoning = settings.script.reasoning and tokenizer.END_THINK not in request.given
         self.bytes = AnswerBytes(request, settings, self.token_ids, in_reasoning, self.finish_reason)
         self.failure: str | None = None
-        self._arrived = self._last_write = self._clock()
+        self._feed = pacing.feed(request, answer, len(self.token_ids))
+        self._arrived = self._last_write = self._feed.now()
         self._made = 0
 
-    @property
-    def live_tokens(self) -> int:
-        """Tokens that this request holds in the KV cache."""
-        return self._request.prompt_tokens + self._made
+    async def enter(self) -> None:
+        """Return when the server takes the request; after that `finished` follows, whatever happens."""
+        await self._feed.enter()
 
     async def send(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Send it; called when the request has been admitted.
+        """Send it.
 
         Raises:
             ConnectionError: the client left.
         """
-        started = self._clock()
-        self._numbers.queue_time.observe(started - self._arrived)
         if self._request.stream:
-            return await self._stream(http, started)
-        return await self._whole(http, started)
+            return await self._stream(http)
+        return await self._whole(http)
 
-    async def _stream(self, http: web.BaseRequest, started: float) -> web.StreamResponse:
+    async def _stream(self, http: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers=_SSE_HEADERS)
         await response.prepare(http)
-        settings, total = self._settings, len(self.token_ids)
+        interval, total = self._settings.interval, len(self.token_ids)
         if self._fault is not None and self._fault.kind == "empty_choices":
-            return await self._stream_empty(response, started)
+            return await self._stream_empty(response)
         sent, data = 0, self.bytes.opening()
         breaks_at = self._breaks_at(total)
-        for end, due_s in self._answer.pace.writes(total, settings.stream_interval, settings.tick_s):
-            await self._until(started + due_s * settings.slow)
+        while sent < total:
+            end = await self._feed.more(sent)
             if sent <= breaks_at < end:
-                if part := data + self.bytes.chunks(sent, breaks_at, settings.stream_interval):
+                if part := data + self.bytes.chunks(sent, breaks_at, interval):
                     await response.write(part)
                 sent, data = breaks_at, b""
                 if not await self._break(http, response):
                     return response
-            data += self.bytes.chunks(sent, end, settings.stream_interval)
+            data += self.bytes.chunks(sent, end, interval)
             self._count(end - sent)
             sent = end
             if sent < total:
@@ -106,14 +109,14 @@ class Delivery:
         await response.write_eof(data + self._ending())
         return response
 
-    async def _stream_empty(self, response: web.StreamResponse, started: float) -> web.StreamResponse:
-        await self._until(started + self._answer.pace.seconds(len(self.token_ids)) * self._settings.slow)
+    async def _stream_empty(self, response: web.StreamResponse) -> web.StreamResponse:
+        await self._feed.whole()
         await response.write_eof(self.bytes.empty_choices() + DONE)
         self.failure = "empty_choices"
         return response
 
-    async def _whole(self, http: web.BaseRequest, started: float) -> web.StreamResponse:
-        await self._until(started + self._answer.pace.seconds(len(self.token_ids)) * self._settings.slow)
+    async def _whole(self, http: web.BaseRequest) -> web.StreamResponse:
+        await self._feed.whole()
         self._count(len(self.token_ids))
         kind = self._fault.kind if self._fault is not None else None
         body = self.bytes.whole(with_choices=kind != "empty_choices", with_usage=kind != "missing_usage")
@@ -162,7 +165,7 @@ class Delivery:
         return self.bytes.usage_chunk() + DONE if with_usage else DONE
 
     def _count(self, tokens: int) -> None:
-        now = self._clock()
+        now = self._feed.now()
         if self._made == 0:
             self._numbers.first_token.observe(now - self._arrived)
             tokens_timed = tokens - 1
@@ -172,25 +175,16 @@ class Delivery:
             self._numbers.inter_token.observe((now - self._last_write) / tokens_timed, tokens_timed)
         self._last_write = now
         self._made += tokens
-        self._numbers.live_tokens += tokens
-        self._numbers.generation_tokens += tokens
-
-    async def _until(self, moment: float) -> None:
-        delay = moment - self._clock()
-        if delay > 0:
-            await asyncio.sleep(delay)
+        self._feed.wrote(tokens)
 
     def finished(self, reason: str) -> None:
-        """Count the request as over, for whatever reason."""
+        """A request that was taken is over, for whatever reason: what it held is free."""
+        self._feed.leave()
         numbers = self._numbers
-        numbers.live_tokens -= self.live_tokens
+        if self._feed.queue_s is not None:
+            numbers.queue_time.observe(self._feed.queue_s)
         numbers.finished[reason] += 1
-        numbers.latency.observe(self._clock() - self._arrived)
+        numbers.latency.observe(self._feed.now() - self._arrived)
         numbers.request_prompt.observe(self._request.prompt_tokens)
         numbers.request_generation.observe(self._made)
-        numbers.request_preemptions.observe(0)
-
-    def admitted(self) -> None:
-        """Count the prompt, which from now on is in the cache."""
-        self._numbers.live_tokens += self._request.prompt_tokens
-        self._numbers.prompt_tokens += self._request.prompt_tokens
+        numbers.request_preemptions.observe(self._feed.preemptions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from gen_service.endpoints.simulated.engine import Engine
 from gen_service.endpoints.simulated.settings import SimulationSettings
 
 _LATENCY_BUCKETS: Final = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 480.0, 1920.0)
@@ -50,6 +51,8 @@ class ServerNumbers:
         self.live_tokens = 0
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.preemptions = 0
+        self.prefix_hits = 0
         self.finished = dict.fromkeys(_FINISHED, 0)
         self.first_token = Histogram(_FIRST_TOKEN_BUCKETS)
         self.inter_token = Histogram(_INTER_TOKEN_BUCKETS)
@@ -59,8 +62,20 @@ class ServerNumbers:
         self.request_generation = Histogram(_TOKEN_BUCKETS)
         self.request_preemptions = Histogram((0.0, 1.0, 2.0, 5.0))
 
+        self._kv_usage: float | None = None
+
+    def take(self, engine: Engine) -> None:
+        """Everything but the histograms and the finished requests, as an engine has it now."""
+        self.running, self.waiting = engine.running, engine.waiting
+        self.prompt_tokens, self.generation_tokens = engine.prompt_tokens, engine.generation_tokens
+        self.preemptions, self.prefix_hits = engine.preemptions, engine.prefix_hits
+        self._kv_usage = engine.kv_usage()
+
     def kv_usage(self) -> float:
-        """Share of the KV cache that running requests' tokens fill, 1 at most; whole blocks are not counted."""
+        """Share of the KV cache in use: of an engine's blocks, or without an engine what running requests' tokens
+        fill, 1 at most."""
+        if self._kv_usage is not None:
+            return self._kv_usage
         return min(1.0, self.live_tokens / (self._settings.block_size * self._settings.num_gpu_blocks))
 
     def render(self) -> str:
@@ -72,7 +87,8 @@ class ServerNumbers:
         return "\n".join(lines) + "\n"
 
     def _gauges(self, labels: str) -> list[str]:
-        blocks = f'block_size="{self._settings.block_size}",num_gpu_blocks="{self._settings.num_gpu_blocks}"'
+        size, count = self._settings.kv_cache
+        blocks = f'block_size="{size}",num_gpu_blocks="{count}"'
         values: dict[str, float] = {
             f"num_requests_running{{{labels}}}": self.running,
             f"num_requests_waiting{{{labels}}}": self.waiting,
@@ -86,11 +102,11 @@ class ServerNumbers:
 
     def _counters(self, labels: str) -> list[str]:
         values: dict[str, float] = {
-            f"num_preemptions_total{{{labels}}}": 0,
+            f"num_preemptions_total{{{labels}}}": self.preemptions,
             f"prompt_tokens_total{{{labels}}}": self.prompt_tokens,
             f"generation_tokens_total{{{labels}}}": self.generation_tokens,
             f"prefix_cache_queries_total{{{labels}}}": self.prompt_tokens,
-            f"prefix_cache_hits_total{{{labels}}}": 0,
+            f"prefix_cache_hits_total{{{labels}}}": self.prefix_hits,
         }
         for reason, count in self.finished.items():
             values[f'request_success_total{{{labels},finished_reason="{reason}"}}'] = count

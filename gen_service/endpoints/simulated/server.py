@@ -1,7 +1,13 @@
 """A vLLM server without a model: real HTTP, made-up answers, faults on demand.
 
-What it does not simulate: batching and its slowdown (each sequence has its own pace), preemption, prefix caching,
-sampling parameters, stop strings, log-probabilities, tools, n > 1. `running`, `waiting` and token counts are true.
+Without an engine each answer has a pace of its own, nothing is preempted or cached, and `max_num_seqs` run at once.
+With one (`SimulationSettings.engine`) the answers share it as they share vLLM's: the more run the slower each is, those
+that do not fit in the KV cache wait or are preempted, siblings find their prompt cached, a client that leaves frees its
+blocks; see `engine.py` for the rule, and for what the engine leaves out. /metrics say what happened, in both cases.
+
+What it does not simulate: sampling parameters, stop strings, log-probabilities, tools, n > 1, speculative decoding, the
+time of tokenizing, detokenizing and HTTP itself (what this process takes for them is its own), and a queue or a lock
+between API server and engine.
 """
 
 from __future__ import annotations
@@ -20,7 +26,9 @@ from gen_service.endpoints.simulated.bodies import error_body
 from gen_service.endpoints.simulated.delivery import Delivery, abort_connection
 from gen_service.endpoints.simulated.exposition import ServerNumbers
 from gen_service.endpoints.simulated.faults import REFUSALS, Fault
+from gen_service.endpoints.simulated.live_engine import LiveEngine
 from gen_service.endpoints.simulated.log import LogLine, ServerLog
+from gen_service.endpoints.simulated.pacing import OwnPaces, Pacing
 from gen_service.endpoints.simulated.request import Endpoint, Refused, Request, parse
 from gen_service.endpoints.simulated.settings import SimulationSettings
 
@@ -50,7 +58,7 @@ class SimulatedServer:
         self._port = port
         self._log = ServerLog(self.settings.log_path, self.settings.keep_log)
         self._attempts: Counter[str] = Counter()
-        self._places = asyncio.Semaphore(self.settings.max_num_seqs)
+        self._pacing: Pacing = OwnPaces(self.settings, self.numbers)
         self._runner: web.ServerRunner | None = None
         self._server: web.Server | None = None
 
@@ -70,11 +78,15 @@ class SimulatedServer:
         return self._log.lines
 
     async def start(self) -> None:
-        """Listen.
+        """Listen. With an engine, the server begins anew: an empty cache, and all its numbers at 0.
 
         Raises:
             OSError: the port is taken.
         """
+        engine, scale = self.settings.engine, self.settings.time_scale / self.settings.slow
+        if engine is not None:
+            self.numbers = ServerNumbers(self.settings)
+            self._pacing = LiveEngine(engine, scale, self.settings.tick_s, self.numbers)
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -113,6 +125,7 @@ class SimulatedServer:
         elif path == "/health":
             return web.Response()
         elif path == "/metrics":
+            self._pacing.look()
             return web.Response(text=self.numbers.render(), headers={"Content-Type": _METRICS_TYPE})
         elif path == "/v1/models":
             return _json(orjson.dumps(self._models()))
@@ -142,34 +155,26 @@ class SimulatedServer:
     async def _deliver(
         self, http: web.BaseRequest, request: Request, attempt: int, fault: Fault | None
     ) -> web.StreamResponse:
-        delivery = Delivery(self.settings, self.numbers, request, fault)
-        await self._enter(request)
-        delivery.admitted()
+        delivery = Delivery(self.settings, self.numbers, self._pacing, request, fault)
+        await self._enter(delivery, request)
         ended = "abort"
         try:
             response = await delivery.send(http)
             ended = "error" if delivery.failure else delivery.finish_reason
             return response
         finally:
-            self._places.release()
-            self.numbers.running -= 1
             delivery.finished(ended)
             if ended in ("abort", "error"):
                 self._failed(request.request_id, delivery.failure or "client_left")
             else:
                 self._sent(request, attempt, delivery, fault)
 
-    async def _enter(self, request: Request) -> None:
-        """Wait for a place among the running requests, first come first served."""
-        self.numbers.waiting += 1
+    async def _enter(self, delivery: Delivery, request: Request) -> None:
         try:
-            await self._places.acquire()
+            await delivery.enter()
         except asyncio.CancelledError:
             self._failed(request.request_id, "client_left")
             raise
-        finally:
-            self.numbers.waiting -= 1
-        self.numbers.running += 1
 
     def _refuse(self, request: Request, fault: Fault) -> web.Response:
         status = REFUSALS[fault.kind]

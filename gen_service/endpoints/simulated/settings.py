@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gen_service.endpoints.simulated.engine_profile import EngineProfile
 from gen_service.endpoints.simulated.faults import Faults
 from gen_service.endpoints.simulated.script import Script
 
@@ -30,6 +31,11 @@ class SimulationSettings:
         max_num_seqs: requests that run at once; the others wait, first come first served.
         block_size, num_gpu_blocks: the KV cache; it only shows in the metrics, nothing is preempted.
         slow: all times are multiplied by this.
+        engine: batches, preempts and caches as vLLM does, and so paces all answers; then its own `stream_interval`,
+            `max_num_seqs`, `block_size` and `kv_blocks` count, and the script's timing does not. None: every answer has
+            the pace of the script.
+        time_scale: seconds of the engine in a second of real time; 20 is twenty times faster than real. Histograms
+            count the engine's seconds.
         log_path: where each request and each answer is noted, one JSON line each; None for nowhere.
         keep_log: whether the same lines stay in memory for `log` and GET /simulation/log.
         log_texts: whether the log holds the texts sent, beside their hash.
@@ -45,8 +51,10 @@ class SimulationSettings:
     reasoning_style: ReasoningStyle = "reasoning"
     max_num_seqs: int = 1_000_000
     block_size: int = 16
-    num_gpu_blocks: int = 25_000
+    num_gpu_blocks: int = 1_000_000
     slow: float = 1.0
+    engine: EngineProfile | None = None
+    time_scale: float = 1.0
     log_path: Path | None = None
     keep_log: bool = True
     log_texts: bool = False
@@ -55,5 +63,23 @@ class SimulationSettings:
         for name in ("max_model_len", "stream_interval", "max_num_seqs", "block_size", "num_gpu_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.slow < math.inf:
-            raise ValueError(f"slow must be a positive factor, got {self.slow}")
+        for name in ("slow", "time_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive factor, got {getattr(self, name)}")
+        if self.engine is not None and self.max_model_len > self.engine.kv_tokens:
+            raise ValueError(
+                f"max_model_len={self.max_model_len} does not fit in the engine's KV cache of {self.engine.kv_tokens} "
+                "tokens: take a smaller one, or more kv_blocks"
+            )
+
+    @property
+    def kv_cache(self) -> tuple[int, int]:
+        """Tokens in a block, and blocks."""
+        if self.engine is not None:
+            return self.engine.block_size, self.engine.kv_blocks
+        return self.block_size, self.num_gpu_blocks
+
+    @property
+    def interval(self) -> int:
+        """Tokens in one chunk."""
+        return self.stream_interval if self.engine is None else self.engine.stream_interval
