@@ -314,7 +314,7 @@ async def test_metrics_have_the_names_of_vllm(client: aiohttp.ClientSession) -> 
         "vllm:request_queue_time_seconds_sum",
         "vllm:request_num_preemptions_count",
     }
-    assert seen['vllm:cache_config_info{block_size="16",num_gpu_blocks="25000",engine="0"}'] == 1
+    assert seen['vllm:cache_config_info{block_size="16",num_gpu_blocks="1000000",engine="0"}'] == 1
     assert seen[f"vllm:generation_tokens_total{labels}"] == 60
     assert seen['vllm:request_success_total{engine="0",model_name="simulated",finished_reason="stop"}'] == 1
     for name, count in (("time_to_first_token", 1), ("inter_token_latency", 59), ("e2e_request_latency", 1)):

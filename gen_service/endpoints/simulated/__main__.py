@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gen_service.endpoints.simulated.faults import Faults
+from gen_service.endpoints.simulated.profiles import engine_profile
 from gen_service.endpoints.simulated.running import run_simulated_server
 from gen_service.endpoints.simulated.script import Script
 from gen_service.endpoints.simulated.settings import SimulationSettings
 from gen_service.endpoints.simulated.timing import Distribution, Fixed, LogNormal, Timing, TokenRate, TotalLatency
+from gen_service.errors import SpecError
 
 
 def distribution(text: str) -> Distribution:
@@ -26,23 +29,36 @@ def distribution(text: str) -> Distribution:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; `argv` is what follows the program's name, by default that of this process."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        settings = _settings(options)
+    except (SpecError, ValueError) as error:
+        parser.error(str(error))
+    run_simulated_server(settings, options.host, options.port, options.servers)
+
+
+def _settings(options: argparse.Namespace) -> SimulationSettings:
     timing: Timing = TokenRate(options.first_token, options.rate)
     if options.latency is not None:
         timing = TotalLatency(options.latency)
-    settings = SimulationSettings(
+    engine = None if options.engine is None else engine_profile(options.engine)
+    if engine is not None and options.stream_interval is not None:
+        engine = replace(engine, stream_interval=options.stream_interval)
+    return SimulationSettings(
         model=options.model,
         script=Script(options.seed, options.length, options.unit, timing, options.p_right, not options.no_reasoning),
         faults=Faults(**dict(options.fault), refused_marker=options.refuse),
         max_model_len=options.max_model_len,
-        stream_interval=options.stream_interval,
+        stream_interval=1 if options.stream_interval is None else options.stream_interval,
         tick_s=options.tick,
         server_index=options.first_index,
         max_num_seqs=options.max_num_seqs,
+        engine=engine,
+        time_scale=options.time_scale,
         log_path=options.log,
         keep_log=False,
     )
-    run_simulated_server(settings, options.host, options.port, options.servers)
 
 
 def _fault(text: str) -> tuple[str, float]:
@@ -68,9 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fault", type=_fault, action="append", default=[], help="NAME=RATE, such as http_500=0.03")
     parser.add_argument("--refuse", metavar="TEXT", help="a prompt that holds this gets HTTP 400 every time")
     parser.add_argument("--max-model-len", type=int, default=32768)
-    parser.add_argument("--stream-interval", type=int, default=1)
+    parser.add_argument("--stream-interval", type=int, help="tokens in a chunk; 1, or what the engine's profile says")
     parser.add_argument("--tick", type=float, default=0.05, help="seconds within which due chunks share a write")
-    parser.add_argument("--max-num-seqs", type=int, default=1_000_000)
+    parser.add_argument("--max-num-seqs", type=int, default=1_000_000, help="without an engine")
+    parser.add_argument(
+        "--engine", metavar="PROFILE", help="batch and preempt as this engine: a name, a YAML or JSON file, or YAML"
+    )
+    parser.add_argument("--time-scale", type=float, default=1.0, help="seconds of the engine in a second")
     parser.add_argument("--log", type=Path, help="file for one JSON line per request and answer")
     return parser
 
