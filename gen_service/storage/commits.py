@@ -8,7 +8,8 @@ from gen_service.storage.destination import Destination
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.journal import Journal
-from gen_service.storage.manifest import Manifest, Part
+from gen_service.storage.manifest import Manifest, Part, SkippedPart
+from gen_service.storage.skipped import SkipWriter
 from gen_service.storage.watermark import Watermark
 
 
@@ -29,6 +30,7 @@ class Commits:
         dead_letter: DeadLetter,
         watermark: Watermark,
         journal: Journal,
+        skips: SkipWriter,
         space: SpaceWaiter,
     ) -> None:
         self._destination = destination
@@ -38,23 +40,30 @@ class Commits:
         self._dead_letter = dead_letter
         self._watermark = watermark
         self._journal = journal
+        self._skips = skips
         self._space = space
 
     def publish(self, part: Part, positions: list[JournalPosition]) -> None:
         """Publish a part whose file is durable. The dead letter goes first: the manifest is the last write."""
         rejected = self._dead_letter.sync()
         self._watermark.settled(positions)
-        self._write((part,), rejected)
+        self._write((part,), rejected, self._skips.write())
+
+    def publish_skipped(self) -> None:
+        """Publish the samples skipped since the last commit, if there are any."""
+        if skipped := self._skips.write():
+            self._write((), self._dead_letter.sync(), skipped)
 
     def finish(self) -> None:
         """Commit what came after the last part, when every part is committed."""
-        rejected = self._dead_letter.sync()
-        if (rejected, self._watermark.low()) != (self._last.rejected, self._last.journal_covered):
-            self._write((), rejected)
+        rejected, skipped = self._dead_letter.sync(), self._skips.write()
+        if skipped or (rejected, self._watermark.low()) != (self._last.rejected, self._last.journal_covered):
+            self._write((), rejected, skipped)
 
-    def _write(self, parts: tuple[Part, ...], rejected: int) -> None:
+    def _write(self, parts: tuple[Part, ...], rejected: int, skipped: tuple[SkippedPart, ...]) -> None:
         low = self._watermark.low()
-        commit = Manifest(self._last.epoch, self._last.writer, parts, low, rejected)
+        last = self._last
+        commit = Manifest(last.epoch, last.writer, parts, low, rejected, skipped, last.steering)
         number = self._next_manifest
         self._space.write(f"manifest {number}", lambda: manifest.commit(self._destination, number, commit))
         self._next_manifest += 1

@@ -121,7 +121,7 @@ class LocalFolder:
         (self._root / name).unlink()
 
     def sweep(self) -> None:
-        for folder in ("", "data", "manifest"):
+        for folder in ("", "data", "skipped", "manifest"):
             for leftover in (self._root / folder).glob(f".*{_LEFTOVER}"):
                 leftover.unlink()
 

@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,8 +16,10 @@ from gen_service.errors import PublishConflict, StorageError
 from gen_service.storage.destination import Destination
 from gen_service.storage.frames import ORIGIN, JournalPosition
 
-MANIFEST_VERSION = 1
+# Version 2 names skipped samples and what was steered for; a commit that knows of neither is written as version 1.
+MANIFEST_VERSION = 2
 FOLDER = "manifest"
+SKIPPED_FOLDER = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,23 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedPart:
+    """One published Parquet file of samples that are not made.
+
+    Attributes:
+        file: its name under the job folder.
+        rows, bytes, sha256: of the whole file.
+        reasons: rows by reason.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """One commit.
 
@@ -52,6 +71,9 @@ class Manifest:
         parts: the files this commit publishes.
         journal_covered: every journal row before it is published by this manifest or an earlier one.
         rejected: prompt rows set aside up to this commit, over all runs.
+        skipped: the files of skipped samples that this commit publishes.
+        steering: fingerprint of what the run steers for, "" for nothing. With the first manifest of another one, what
+            was skipped before counts no more: it may be needed now.
     """
 
     epoch: int
@@ -59,11 +81,14 @@ class Manifest:
     parts: tuple[Part, ...] = ()
     journal_covered: JournalPosition = ORIGIN
     rejected: int = 0
+    skipped: tuple[SkippedPart, ...] = ()
+    steering: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedCounts:
-    """What is published so far: rows (also by verdict), files, tokens; and prompt rows set aside."""
+    """What is published so far: rows (also by verdict), files, tokens; prompt rows set aside; and samples skipped by
+    reason, under the last steering."""
 
     rows: int = 0
     parts: int = 0
@@ -71,6 +96,13 @@ class PublishedCounts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     rejected: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    steering: str = ""
+
+    @property
+    def samples(self) -> int:
+        """Samples that are accounted for: with a row, or skipped."""
+        return self.rows + sum(self.skipped.values())
 
 
 def count(manifests: Iterable[Manifest]) -> PublishedCounts:
@@ -86,6 +118,9 @@ def add(counts: PublishedCounts, manifest: Manifest) -> PublishedCounts:
     verdicts: Counter[str] = Counter(counts.by_verdict)
     for part in manifest.parts:
         verdicts.update(part.verdicts)
+    skipped: Counter[str] = Counter(counts.skipped if manifest.steering == counts.steering else {})
+    for skipped_part in manifest.skipped:
+        skipped.update(skipped_part.reasons)
     return PublishedCounts(
         rows=counts.rows + sum(part.rows for part in manifest.parts),
         parts=counts.parts + len(manifest.parts),
@@ -93,7 +128,20 @@ def add(counts: PublishedCounts, manifest: Manifest) -> PublishedCounts:
         prompt_tokens=counts.prompt_tokens + sum(part.prompt_tokens for part in manifest.parts),
         completion_tokens=counts.completion_tokens + sum(part.completion_tokens for part in manifest.parts),
         rejected=max(counts.rejected, manifest.rejected),
+        skipped=dict(skipped),
+        steering=manifest.steering,
     )
+
+
+def standing_skips(manifests: Sequence[Manifest]) -> list[SkippedPart]:
+    """The files of skipped samples that count: those of the last steering without a break."""
+    parts: list[SkippedPart] = []
+    steering = ""
+    for manifest in manifests:
+        if manifest.steering != steering:
+            parts, steering = [], manifest.steering
+        parts.extend(manifest.skipped)
+    return parts
 
 
 def writer_name() -> str:
@@ -129,7 +177,10 @@ def commit(destination: Destination, number: int, manifest: Manifest) -> None:
 
 
 def _tree(manifest: Manifest) -> dict[str, Any]:
-    tree = {"version": MANIFEST_VERSION, **asdict(manifest)}
+    is_first_version = not manifest.skipped and not manifest.steering
+    tree = {"version": 1 if is_first_version else MANIFEST_VERSION, **asdict(manifest)}
+    if is_first_version:
+        del tree["skipped"], tree["steering"]
     parts = [{key: value for key, value in part.items() if value is not None} for part in tree["parts"]]
     return {**tree, "parts": parts, "journal_covered": manifest.journal_covered._asdict()}
 
@@ -142,6 +193,7 @@ def _read(destination: Destination, number: int) -> Manifest:
             raise StorageError(f"{destination.locate(name)} has version {version}, newer than {MANIFEST_VERSION}")
         covered = JournalPosition(**tree.pop("journal_covered"))
         parts = tuple(Part(**part) for part in tree.pop("parts"))
-        return Manifest(**tree, parts=parts, journal_covered=covered)
+        skipped = tuple(SkippedPart(**part) for part in tree.pop("skipped", ()))
+        return Manifest(**tree, parts=parts, journal_covered=covered, skipped=skipped)
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{destination.locate(name)} cannot be read: {error!r}") from error

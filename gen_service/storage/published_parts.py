@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 from gen_service.errors import StorageError
-from gen_service.storage import manifest, traces
+from gen_service.storage import manifest
 from gen_service.storage.destination import Destination
-from gen_service.storage.manifest import Manifest
-from gen_service.storage.seen import Seen
+from gen_service.storage.manifest import SKIPPED_FOLDER, Manifest, Part, SkippedPart
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def take_over(destination: Destination, *, verify: bool) -> list[Manifest]:
+def take_over(destination: Destination, steering: str = "", *, verify: bool = False) -> list[Manifest]:
     """Open a new run of the job, and check what earlier ones published; all manifests, the last one this run's claim.
 
     Args:
+        steering: fingerprint of what the run steers for, "" for nothing.
         verify: also read every file and compare its sha256.
 
     Raises:
         PublishConflict, StorageError: as `claim_epoch` and `check_parts`.
     """
     before = manifest.load(destination)
-    claim = claim_epoch(destination, before, manifest.writer_name())
+    claim = claim_epoch(destination, before, manifest.writer_name(), steering)
     destination.sweep()
     check_parts(destination, before, verify=verify)
     return [*before, claim]
 
 
-def claim_epoch(destination: Destination, manifests: list[Manifest], writer: str) -> Manifest:
+def claim_epoch(destination: Destination, manifests: list[Manifest], writer: str, steering: str = "") -> Manifest:
     """Open a new run of the job by a manifest of its own, without parts.
 
     From here on any older run, also one on another host where no lock reaches, fails with PublishConflict at its
     next commit, because its manifest number is taken; and no two runs ever use one epoch, nor one part name.
 
+    Args:
+        steering: as for `take_over`.
+
     Raises:
         PublishConflict: another run is opening the job at this moment.
     """
     last = manifests[-1] if manifests else Manifest(epoch=0, writer="")
-    claim = Manifest(last.epoch + 1, writer, (), last.journal_covered, last.rejected)
+    claim = Manifest(last.epoch + 1, writer, (), last.journal_covered, last.rejected, steering=steering)
     manifest.commit(destination, len(manifests) + 1, claim)
     return claim
 
@@ -53,8 +57,8 @@ def check_parts(destination: Destination, manifests: list[Manifest], *, verify: 
     Raises:
         StorageError: a part is missing or changed.
     """
-    sizes = destination.sizes("data")
-    for part in (part for published in manifests for part in published.parts):
+    sizes = destination.sizes("data") | destination.sizes(SKIPPED_FOLDER)
+    for part in _all_parts(manifests):
         size = sizes.pop(part.file, None)
         if size != part.bytes:
             state = "missing" if size is None else f"{size} bytes long"
@@ -65,22 +69,10 @@ def check_parts(destination: Destination, manifests: list[Manifest], *, verify: 
         destination.remove(orphan)
 
 
-def add_published(destination: Destination, manifests: list[Manifest], *seen: Seen) -> None:
-    """Put the sample ids of all published rows into each of these sets.
-
-    Raises:
-        StorageError: a sample was published twice.
-    """
-    for part in (part for published in manifests for part in published.parts):
-        ids = [
-            sample_id
-            for batch in traces.part_batches(destination, part, ["sample_id"])
-            for sample_id in batch.column(0).to_pylist()
-        ]
-        for one in seen:
-            if (added := one.add_many(ids)) != part.rows:
-                repeated = part.rows - added
-                raise StorageError(f"{destination.locate(part.file)} repeats {repeated} samples of earlier rows")
+def _all_parts(manifests: Iterable[Manifest]) -> Iterator[Part | SkippedPart]:
+    for published in manifests:
+        yield from published.parts
+        yield from published.skipped
 
 
 def _sha256(destination: Destination, name: str) -> str:

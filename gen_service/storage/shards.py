@@ -114,8 +114,7 @@ class ShardWriter:
         Raises:
             StorageError: writing failed, now or for an earlier row.
         """
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         self._group.append((position, trace))
         self._group_bytes += codec.approximate_bytes(trace)
         if self._part_rows == 0:
@@ -128,10 +127,26 @@ class ShardWriter:
             self.cut()
         elif len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
             self._submit_group()
-        while len(self._queued) > QUEUED_GROUPS:
-            await asyncio.wait(self._queued, return_when=asyncio.FIRST_COMPLETED)
+        await self.keep_up()
+
+    def check(self) -> None:
+        """Raise the StorageError that writing has failed with, if it has."""
         if self._failure is not None:
             raise self._failure
+
+    async def keep_up(self) -> None:
+        """Wait while the thread is behind.
+
+        Raises:
+            StorageError: writing failed.
+        """
+        while len(self._queued) > QUEUED_GROUPS:
+            await asyncio.wait(self._queued, return_when=asyncio.FIRST_COMPLETED)
+        self.check()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do a piece of work in the worker thread, after all that was asked for before; not once writing failed."""
+        self._submit(work)
 
     def cut(self) -> None:
         """Publish what was added so far as a part, in the background."""
@@ -149,8 +164,7 @@ class ShardWriter:
         self.cut()
         while self._queued:
             await asyncio.wait(self._queued)
-        if self._failure is not None:
-            raise self._failure
+        self.check()
 
     async def close(self) -> None:
         """Publish all rows, then stop the worker thread, also when publishing fails."""

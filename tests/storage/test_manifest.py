@@ -53,7 +53,7 @@ def test_a_missing_manifest_is_an_error_and_not_a_gap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "cannot be read"), (b'{"version": 9}', "newer than 1"), (b"[]", "cannot be read")]
+    ("content", "message"), [(b"{", "cannot be read"), (b'{"version": 9}', "newer than 2"), (b"[]", "cannot be read")]
 )
 def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     folder = LocalFolder(tmp_path)
