@@ -380,6 +380,35 @@ async def test_a_retry_avoids_the_server_that_failed_while_another_has_room() ->
     places.give_back(third)
 
 
+async def test_a_retry_avoids_its_prompts_own_server_and_the_least_loaded() -> None:
+    endpoints = servers(2, cap=8)
+    places = Places(endpoints, limit=16)
+    line = line_of(places)
+    others = [await places.take(line, f"q{number}", None) for number in range(3)]
+    assert [endpoint.in_flight for endpoint in endpoints] == [2, 1]
+    failed = await places.take(line, "p", None)
+    places.give_back(failed)
+    assert failed.endpoint is endpoints[1]
+    retry = await places.take(line, "p", endpoints[1])
+    assert retry.endpoint is endpoints[0]
+    for place in [*others, retry]:
+        places.give_back(place)
+
+
+@pytest.mark.parametrize("cap", [1, 8])
+async def test_a_server_on_trial_goes_before_the_prompts_own(cap: int) -> None:
+    endpoints = servers(2, cap)
+    places = Places(endpoints, limit=16)
+    line = line_of(places)
+    places.give_back(await places.take(line, "p", None))
+    now = asyncio.get_running_loop().time()
+    endpoints[1].eject("down", now)
+    endpoints[1].probed(None, now)
+    place = await places.take(line, "p", None)
+    assert place.endpoint is endpoints[1]
+    places.give_back(place)
+
+
 async def test_a_server_on_trial_gets_one_request_before_all_others() -> None:
     endpoints = servers(2)
     places = Places(endpoints, limit=8)
