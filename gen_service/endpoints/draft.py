@@ -5,18 +5,30 @@ from __future__ import annotations
 import array
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gen_service.records import NO_TOKENS, Completion, TokenIds
+from gen_service.endpoints.thoughts import CLOSE, split_thinking, tidied
+from gen_service.records import NO_TOKENS, Completion, Partial, TokenIds
 
-OPEN, CLOSE = "<think>", "</think>"
 # What vLLM reports for answers it gave up on: they did not end by themselves.
 ABORTED = frozenset({"abort", "error"})
 
 Times = tuple[float | None, float]
 _NOTHING: dict[str, Any] = {}
+
+
+class _Border(NamedTuple):
+    """A place between two tokens where all text of those before it has come: counts of tokens and of pieces."""
+
+    tokens: int
+    reasoning: int
+    content: int
+    raw: int
+
+
+_BEGINNING = _Border(0, 0, 0, 0)
 
 
 class Draft:
@@ -26,18 +38,25 @@ class Draft:
     `<think>` tags inside `content`. An answer is taken up again from `prompt_ids` + `token_ids`, whose text is raw
     (tags and all).
 
+    It is taken up only where the text of all tokens before is known to have come. A server may hold back the text of
+    a token that is half of a character, also the last one of a piece; vLLM's next server would then send the text of
+    the whole prompt with the other half. So the last border counts that has one token with text just before it, or
+    text that begins with an ASCII character just after it: half a character would have been completed first. A border
+    between a thought that the server splits off and its content does not count: the ids before it hold a `</think>`
+    that the text does not show, and what the next server sends would count as thought.
+
     Args:
         is_plain: the text is of `/v1/completions` from its beginning, and tags in it are text like any other.
 
     Attributes:
         on_first_token: called once, when the next token comes.
         on_progress: called each time tokens came.
+        continued: how many times the answer was taken up again.
     """
 
     __slots__ = (
+        "_certain",
         "_content",
-        "_covered",
-        "_covered_before",
         "_has_text_without_ids",
         "_raw",
         "_reasoning",
@@ -61,8 +80,7 @@ class Draft:
         self._content: list[str] = []
         self._raw: list[str] = []
         self._usage_tokens = 0
-        # Tokens whose text has come, now and before the last piece of text.
-        self._covered = self._covered_before = 0
+        self._certain = _BEGINNING
         self._has_text_without_ids = False
         self._reopened = False
         self.token_ids = array.array("i")
@@ -75,20 +93,31 @@ class Draft:
         self.continued = 0
         self.model = ""
 
+    @classmethod
+    def restored(cls, partial: Partial, is_plain: bool) -> Draft:
+        """A draft that goes on from what an earlier run kept."""
+        draft = cls(is_plain)
+        draft.take_prompt_ids(partial.prompt_ids.tolist())
+        draft.token_ids = array.array("i", partial.token_ids.tolist())
+        draft._reasoning = [partial.reasoning] if partial.reasoning else []
+        draft._content = [partial.content] if partial.content else []
+        draft._raw = [partial.raw] if partial.raw else []
+        draft._certain = draft._end()
+        draft.continued = partial.continued
+        draft._reopened = True
+        return draft
+
     @property
     def can_continue(self) -> bool:
-        """Whether the tokens whose text has come are known exactly, so that another server can go on from them."""
-        return bool(self.prompt_ids) and self._certain > 0 and not self._has_text_without_ids
+        """Whether there are tokens whose text has come for certain, so that another server can go on from them."""
+        return bool(self.prompt_ids) and self._certain.tokens > 0 and not self._has_text_without_ids
 
     @property
-    def _is_thinking(self) -> bool:
-        """Whether the last piece is one of a thought that the server splits off, with nothing after it."""
-        return self._covered_before < self._covered and bool(self._reasoning) and not self._content and not self._raw
-
-    @property
-    def _certain(self) -> int:
-        """Tokens that another server may go on from."""
-        return self._covered_before if self._is_thinking else self._covered
+    def pieces(self) -> int:
+        """Tokens so far, or pieces of text where a server sends no ids: grows whenever something came."""
+        if self._has_text_without_ids:
+            return len(self._reasoning) + len(self._content) + len(self._raw)
+        return len(self.token_ids)
 
     @property
     def is_whole(self) -> bool:
@@ -119,11 +148,14 @@ class Draft:
             _check_text(reasoning)
         if content:
             _check_text(content)
-        progressed = self._take_ids(choice, bool(reasoning or content))
+        leaves_thought = bool(self._reasoning) and not (reasoning or self._content or self._raw)
+        progressed, is_certain = self._take_ids(choice, reasoning or content, leaves_thought)
         if reasoning:
             self._reasoning.append(reasoning)
         if content:
             self._content.append(content)
+        if is_certain:
+            self._certain = self._end()
         return progressed
 
     def take_text_choice(self, choice: dict[str, Any]) -> bool:
@@ -135,9 +167,11 @@ class Draft:
         text = choice.get("text")
         if text:
             _check_text(text)
-        progressed = self._take_ids(choice, bool(text))
+        progressed, is_certain = self._take_ids(choice, text)
         if text:
             self._raw.append(text)
+        if is_certain:
+            self._certain = self._end()
         if progressed and self._reopened:
             self._reopened = False
             self.continued += 1
@@ -164,21 +198,36 @@ class Draft:
             self.finish_reason = "length"
 
     def reopened(self) -> Draft:
-        """A draft that goes on from the tokens of this one whose text is certain; this one stays as it is.
-
-        A server may hold text back while it has sent the ids (half of a character): those tokens are given up, since
-        no other server would send their text. So is the last piece of a thought, whose ids may hold the `</think>`
-        that its text does not show: the text of the next server would count as thought.
-        """
+        """A draft that goes on from the tokens of this one whose text is certain; this one stays as it is."""
         draft = copy.copy(self)
-        draft._reasoning = self._reasoning[:-1] if self._is_thinking else self._reasoning[:]
-        draft._content, draft._raw = self._content[:], self._raw[:]
-        draft.token_ids = self.token_ids[: self._certain]
-        draft._covered = draft._covered_before = len(draft.token_ids)
+        draft._reasoning = self._reasoning[: self._certain.reasoning]
+        draft._content = self._content[: self._certain.content]
+        draft._raw = self._raw[: self._certain.raw]
+        draft.token_ids = self.token_ids[: self._certain.tokens]
         draft.finish_reason = None
         draft.first_token_at = None
         draft._reopened = True
         return draft
+
+    def partial(self, sample_id: str, started_at: float) -> Partial | None:
+        """What `reopened` goes on from, to be kept; None where the answer cannot be taken up again.
+
+        Args:
+            started_at: seconds since the epoch when the first attempt was sent.
+        """
+        if not self.can_continue:
+            return None
+        certain = self._join()
+        return Partial(
+            sample_id=sample_id,
+            prompt_ids=np.frombuffer(self.prompt_ids.tobytes(), dtype=np.int32),
+            token_ids=np.frombuffer(memoryview(self.token_ids)[: certain.tokens].tobytes(), dtype=np.int32),
+            reasoning=self._reasoning[0] if certain.reasoning else "",
+            content=self._content[0] if certain.content else "",
+            raw=self._raw[0] if certain.raw else "",
+            continued=self.continued,
+            started_at=started_at,
+        )
 
     def completion(self, endpoint: str, retries: tuple[str, ...], started_at: float, times: Times) -> Completion:
         """The finished draft as a record. `times` is (first token, total) in seconds."""
@@ -214,39 +263,36 @@ class Draft:
             content += raw
         return tidied(reasoning, content)
 
-    def _take_ids(self, choice: dict[str, Any], has_text: bool) -> bool:
-        ids, reason = choice.get("token_ids"), choice.get("finish_reason")
+    def _take_ids(self, choice: dict[str, Any], text: str | None, leaves_thought: bool = False) -> tuple[bool, bool]:
+        """Add the ids of a choice, before its text; whether it carries output, and whether its end is certain."""
+        ids, reason, known = choice.get("token_ids"), choice.get("finish_reason"), len(self.token_ids)
         if ids:
             self.token_ids.fromlist(ids)
-        elif ids is None and has_text:
+        elif ids is None and text:
             self._has_text_without_ids = True
-        if has_text:
-            self._covered_before, self._covered = self._covered, len(self.token_ids)
+        # Text without ids of its own is that of ids before it.
+        if text and ids and known and not leaves_thought and text[0].isascii():
+            self._certain = _Border(known, len(self._reasoning), len(self._content), len(self._raw))
         if reason:
             self.finish_reason = str(reason)
-        return bool(ids) or has_text
+        return bool(ids or text), bool(text and ids and len(ids) == 1)
+
+    def _end(self) -> _Border:
+        return _Border(len(self.token_ids), len(self._reasoning), len(self._content), len(self._raw))
+
+    def _join(self) -> _Border:
+        """Make one piece of all text before the last certain border, lest each partial joins all pieces again."""
+        tokens, *counts = self._certain
+        for pieces, count in zip((self._reasoning, self._content, self._raw), counts, strict=True):
+            if count > 1:
+                pieces[:count] = ["".join(pieces[:count])]
+        self._certain = _Border(tokens, *(min(count, 1) for count in counts))
+        return self._certain
 
     def _ids(self) -> TokenIds:
         if not self.token_ids or self._has_text_without_ids:
             return NO_TOKENS
         return np.frombuffer(self.token_ids.tobytes(), dtype=np.int32)
-
-
-def split_thinking(text: str) -> tuple[str | None, str]:
-    """Split text with `<think>` tags into (reasoning or None, content).
-
-    A template may have put the opening tag into the prompt, so a closing tag alone is enough; an opening tag that is
-    never closed leaves no content.
-    """
-    body = text.lstrip()
-    opened = body.startswith(OPEN)
-    before, closed, after = (body.removeprefix(OPEN) if opened else text).partition(CLOSE)
-    return tidied(before, after) if closed or opened else (None, text)
-
-
-def tidied(reasoning: str, content: str) -> tuple[str | None, str]:
-    """Without the line ends that templates put around the tags; None for a thought that holds nothing."""
-    return reasoning.strip("\n") or None, content.lstrip("\n")
 
 
 def _check_text(value: object) -> None:

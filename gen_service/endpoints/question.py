@@ -25,8 +25,13 @@ STREAMED: Mapping[str, Any] = {
     "stream_options": {"include_usage": True},
     "return_token_ids": True,
 }
-# Text comes as soon as its tokens do, except where vLLM holds it back to look for these ...
+# Text comes as soon as its tokens do, except where vLLM holds it back to look for these, which could also lie across
+# the place where an answer is taken up ...
 HELD_BACK = frozenset({"stop"})
+# ... vLLM looks for these in what it made itself, and takes the tokens that an answer is taken up from for a prompt ...
+LOOKS_BACK = frozenset({"presence_penalty", "frequency_penalty", "bad_words", "repetition_detection"})
+# ... which this would cut ...
+CUTS_PROMPTS = frozenset({"truncate_prompt_tokens"})
 # ... and an answer under a grammar cannot be taken up in its middle: the grammar would begin again.
 GRAMMARS = frozenset(
     {
@@ -106,6 +111,8 @@ class Question:
             body["prompt"] = [*draft.prompt_ids, *draft.token_ids]
             if budget is not None:
                 body["max_tokens"] = budget - len(draft.token_ids)
+            if isinstance(least := body.get("min_tokens"), int):
+                body["min_tokens"] = max(0, least - len(draft.token_ids))
         else:
             url = self.url
             body |= self.beginning
@@ -154,7 +161,7 @@ def sampling_parameters(sampling: SamplingSettings) -> dict[str, Any]:
 
 def is_exact(parameters: Mapping[str, Any]) -> bool:
     """Whether an answer drawn like this may be taken up from its tokens."""
-    return not any(parameters.get(name) for name in HELD_BACK | GRAMMARS)
+    return not any(parameters.get(name) for name in HELD_BACK | LOOKS_BACK | CUTS_PROMPTS | GRAMMARS)
 
 
 def _of_line(sample: Sample, line: BatchLine) -> Question:

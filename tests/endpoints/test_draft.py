@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_service.endpoints.draft import CLOSE, OPEN, Draft, split_thinking
+from gen_service.endpoints.draft import Draft
+from gen_service.endpoints.thoughts import CLOSE, OPEN, split_thinking
 
 Shape = Literal["reasoning", "reasoning_content", "think", "think_opened_by_template"]
 SHAPES: tuple[Shape, ...] = ("reasoning", "reasoning_content", "think", "think_opened_by_template")
@@ -104,10 +105,11 @@ def test_cut_at_any_tokens_it_joins_right(
 
 
 def test_tokens_whose_text_was_held_back_are_given_up() -> None:
-    """Half of a character has an id and no text; the next server would never send that half's text."""
+    """Half of a character has an id and no text; the next server would send the whole prompt with the other half."""
     draft = Draft()
     draft.take_prompt_ids([1])
-    draft.take_chat_choice({"delta": {"content": "ab"}, "token_ids": [5, 6]})
+    draft.take_chat_choice({"delta": {"content": "a"}, "token_ids": [5]})
+    draft.take_chat_choice({"delta": {"content": "b"}, "token_ids": [6]})
     draft.take_chat_choice({"delta": {"content": ""}, "token_ids": [7]})
     draft = draft.reopened()
     assert list(draft.token_ids) == [5, 6]
@@ -115,6 +117,140 @@ def test_tokens_whose_text_was_held_back_are_given_up() -> None:
     draft.take_text_choice({"text": "é", "token_ids": [7, 8], "finish_reason": "stop"})
     assert draft.text() == (None, "abé")
     assert draft.continued == 1
+
+
+def test_a_piece_of_several_tokens_is_certain_when_ascii_text_follows() -> None:
+    draft = Draft()
+    draft.take_prompt_ids([1])
+    draft.take_chat_choice({"delta": {"content": "ab"}, "token_ids": [5, 6, 7]})
+    assert not draft.can_continue
+    draft.take_chat_choice({"delta": {"content": "é c"}, "token_ids": [8, 9, 10]})
+    assert not draft.can_continue
+    draft.take_chat_choice({"delta": {"content": " d"}, "token_ids": [11, 12]})
+    again = draft.reopened()
+    assert (list(again.token_ids), again.text()) == ([5, 6, 7, 8, 9, 10], (None, "abé c"))
+    draft.take_chat_choice({"delta": {"content": "e"}, "token_ids": []})
+    assert list(draft.reopened().token_ids) == [5, 6, 7, 8, 9, 10]
+
+
+HALF = "\ufffd"
+PROMPT = b"the prompt "
+
+
+class DecodeStream:
+    """How vLLM makes text of tokens: none while a character is half there; and where its prompt, or the tokens it goes
+    on from, end in half a character, the text of all of them comes with the other half."""
+
+    def __init__(self, prompt: bytes) -> None:
+        self._bytes = prompt
+        whole = prompt.decode(errors="replace")
+        self._sent = 0 if whole.endswith(HALF) else len(whole)
+
+    def step(self, token: bytes) -> str:
+        self._bytes += token
+        whole = self._bytes.decode(errors="replace")
+        if whole.endswith(HALF):
+            return ""
+        piece, self._sent = whole[self._sent :], len(whole)
+        return piece
+
+
+def send_bytes(draft: Draft, shape: Shape | Literal["plain"], tokens: list[bytes], upto: int, sizes: list[int]) -> None:
+    """As `send`, with half characters, and pieces of these sizes."""
+    given = start = len(draft.token_ids)
+    stream = DecodeStream(PROMPT + b"".join(tokens[:given]))
+    while start < upto:
+        stop = min(upto, start + sizes[start % len(sizes)])
+        texts = [stream.step(token) for token in tokens[start:stop]]
+        ids = list(range(start, stop))
+        if given or shape == "plain":
+            draft.take_text_choice({"text": "".join(texts), "token_ids": ids})
+        elif shape in ("reasoning", "reasoning_content"):
+            border = min(max(tokens.index(CLOSE.encode()) - start, 0), len(texts))
+            content = "".join(texts[border:]).removeprefix(CLOSE)
+            draft.take_chat_choice(
+                {"delta": {shape: "".join(texts[:border]) or None, "content": content or None}, "token_ids": ids}
+            )
+        else:
+            draft.take_chat_choice({"delta": {"content": "".join(texts)}, "token_ids": ids})
+        start = stop
+
+
+def test_the_model_of_a_detokenizer_does_as_the_one_that_vllm_uses() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    decoders = pytest.importorskip("tokenizers.decoders")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    real = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={one: i for i, one in enumerate(alphabet)}, merges=[]))
+    real.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    real.decoder = decoders.ByteLevel()
+    text = "ab é 漢字 😀 end"
+    ids = real.encode(text).ids
+    for cut in range(1, len(ids)):
+        theirs, ours = decoders.DecodeStream(ids=ids[:cut]), DecodeStream(text.encode()[:cut])
+        for token, byte in zip(ids[cut:], text.encode()[cut:], strict=True):
+            assert (theirs.step(real, token) or "") == ours.step(bytes([byte])), cut
+
+
+letters = st.text(st.sampled_from("ab =é漢😀"), max_size=12)
+
+
+@given(letters, letters, st.sampled_from((*SHAPES[:2], SHAPES[3], "plain")), st.data())
+def test_cut_inside_characters_nothing_is_lost_and_no_prompt_comes_in(
+    thought: str, answer: str, shape: Shape | Literal["plain"], data: st.DataObject
+) -> None:
+    """Each byte is a token, so most places are inside a character."""
+    tokens = [bytes([byte]) for byte in thought.encode()] + [CLOSE.encode()]
+    tokens += [bytes([byte]) for byte in answer.encode()]
+    sizes = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    draft, undisturbed = begun_anew(Draft(shape == "plain")), Draft(shape == "plain")
+    for cut in sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=5))):
+        send_bytes(draft, shape, tokens, cut, sizes)
+        draft = gone_on(draft, over_a_restart=data.draw(st.booleans()))
+    send_bytes(draft, shape, tokens, len(tokens), sizes)
+    send_bytes(undisturbed, shape, tokens, len(tokens), [len(tokens)])
+    assert draft.text() == undisturbed.text()
+    assert "".join(filter(None, draft.text())) == (thought + CLOSE * (shape == "plain") + answer)
+    assert draft.token_ids == undisturbed.token_ids
+
+
+@given(words, words, st.sampled_from(SHAPES), st.data())
+def test_what_is_kept_of_an_answer_is_what_it_would_go_on_from(
+    thought: list[str], answer: list[str], shape: Shape, data: st.DataObject
+) -> None:
+    """Also when it is kept again and again while it grows."""
+    tokens = tokens_of(thought, answer, closed=True)
+    draft = begun_anew(Draft())
+    for upto in sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=4))):
+        for start in range(len(draft.token_ids), upto, 2):
+            draft.take_chat_choice(chat_choice(shape, tokens[start : min(upto, start + 2)], start))
+        again, partial = draft.reopened(), draft.partial("s", 5.0)
+        if partial is None:
+            assert not draft.can_continue
+            continue
+        restored = Draft.restored(partial, is_plain=False)
+        assert (restored.text(), restored.token_ids, restored.prompt_ids) == (
+            again.text(),
+            again.token_ids,
+            again.prompt_ids,
+        )
+        assert (partial.sample_id, partial.started_at, partial.continued) == ("s", 5.0, 0)
+        assert restored.partial("s", 5.0) is not None
+        restored.take_text_choice({"text": "x", "token_ids": [999]})
+        assert (restored.continued, restored.prompt_tokens, restored.pieces) == (1, 3, len(partial.token_ids) + 1)
+
+
+def gone_on(draft: Draft, over_a_restart: bool) -> Draft:
+    """What goes on from the draft: in the same run, or from what was kept of it on disk."""
+    if not over_a_restart:
+        return draft.reopened() if draft.can_continue else begun_anew(draft)
+    partial = draft.partial("s", 1.0)
+    return begun_anew(draft) if partial is None else Draft.restored(partial, draft.is_plain)
+
+
+def begun_anew(draft: Draft) -> Draft:
+    fresh = Draft(draft.is_plain)
+    fresh.take_prompt_ids([7, 8, 9])
+    return fresh
 
 
 def test_the_end_of_a_thought_may_hide_in_the_ids_of_its_last_piece() -> None:
@@ -131,6 +267,11 @@ def test_the_end_of_a_thought_may_hide_in_the_ids_of_its_last_piece() -> None:
     assert again.text() == ("bab bob ", "The answer is 4.")
     assert draft.text() == ("bab bob ", "")
     assert list(draft.token_ids) == [1024, 5, 6, 1025, 7]
+    draft.take_chat_choice({"delta": {"content": "The "}, "token_ids": [8, 9]})
+    assert list(draft.reopened().token_ids) == [1024, 5]
+    draft.take_chat_choice({"delta": {"content": "answer"}, "token_ids": [10, 11]})
+    assert draft.reopened().text() == ("bab bob ", "The ")
+    assert list(draft.reopened().token_ids) == [1024, 5, 6, 1025, 7, 8, 9]
 
 
 def test_text_without_ids_cannot_be_taken_up_and_is_counted_by_usage() -> None:

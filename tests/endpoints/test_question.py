@@ -36,7 +36,8 @@ def asked(one: Question, draft: Draft | None = None, budget: int | None = None) 
 def begun(tokens: int) -> Draft:
     draft = Draft()
     draft.prompt_ids = array.array("i", [7, 8])
-    draft.take_text_choice({"text": "x" * tokens, "token_ids": list(range(tokens))})
+    for token in range(tokens):
+        draft.take_text_choice({"text": "x", "token_ids": [token]})
     return draft
 
 
