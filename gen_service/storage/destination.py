@@ -151,7 +151,7 @@ class ObjectStore:
         if self._staging is None:
             raise ValueError("this destination was opened for reading: it has no staging folder")
         self._staging.mkdir(parents=True, exist_ok=True)
-        return self._staging / Path(name).name
+        return self._staging / name.replace("/", "-")
 
     def adopt(self, staged: Path, name: str) -> None:
         self._make_folder(name)

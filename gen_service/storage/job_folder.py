@@ -79,7 +79,7 @@ class JobFolder:
         self._loop = asyncio.get_running_loop()
         try:
             self._stations = await asyncio.to_thread(
-                Stations, self._job, self._places, self._space, self._notice, self._commit_soon
+                Stations, self._job, self._places, self._space, self._notice, self._in_turn, self._commit_soon
             )
         except OSError as error:
             raise StorageError(f"cannot open the job's folder {self._places.published}: {error}") from error
@@ -219,6 +219,10 @@ class JobFolder:
             await asyncio.wait({self._closing})
             raise
         return self.published
+
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        """Have work done by the thread that publishes."""
+        self._shards.submit(work)
 
     def _commit_soon(self) -> None:
         """Commit the samples skipped so far, with or after the rows given so far, from which they may follow."""

@@ -42,14 +42,15 @@ _REPEATED_COLUMNS = ["job_id", "prompt_id", "reason"]
 class SkipWriter:
     """Gathers skipped samples and writes them as parts.
 
-    The whole rule: what was added is in the part that the next `write` makes, whoever calls it for a commit; at
-    BATCH_ROWS rows, and `within_s` seconds after the first of them, `on_due` asks for a commit. A part that was
-    written and not committed is nowhere: after a crash its samples are decided upon again.
+    The whole rule: what was added is in the parts that the next `write` gives, whoever calls it for a commit;
+    `within_s` seconds after the first row, `on_due` asks for one. BATCH_ROWS rows are written before that and wait as
+    a file. What was written and not committed is nowhere: after a crash its samples are decided upon again.
 
     Args:
         destination: where the parts go.
         epoch: of this run; in the parts' names.
         within_s: seconds that a row may wait for a commit.
+        in_turn: has work done by the thread that calls `write`; called in the event loop's thread.
         on_due: called in the event loop's thread.
     """
 
@@ -60,6 +61,7 @@ class SkipWriter:
         epoch: int,
         within_s: float,
         space: SpaceWaiter,
+        in_turn: Callable[[Callable[[], None]], None],
         on_due: Callable[[], None],
     ) -> None:
         self._destination = destination
@@ -67,22 +69,25 @@ class SkipWriter:
         self._epoch = epoch
         self._within_s = within_s
         self._space = space
+        self._in_turn = in_turn
         self._on_due = on_due
         self._lock = threading.Lock()
         self._rows: list[Skipped] = []
-        self._batch = 0
+        self._parts: list[SkippedPart] = []
         self._written = 0
+        # Counts the commits: a timer is about the rows added between two of them.
+        self._turn = 0
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def add(self, skipped: Skipped) -> None:
         """Take one row."""
         with self._lock:
             self._rows.append(skipped)
-            rows, batch = len(self._rows), self._batch
-        if rows == 1:
-            self._timers[batch] = asyncio.get_running_loop().call_later(self._within_s, self._look, batch)
+            rows, turn = len(self._rows), self._turn
+        if turn not in self._timers:
+            self._timers[turn] = asyncio.get_running_loop().call_later(self._within_s, self._look, turn)
         if rows % BATCH_ROWS == 0:
-            self._on_due()
+            self._in_turn(self._spill)
 
     def close(self) -> None:
         """Ask for no more commits."""
@@ -91,17 +96,23 @@ class SkipWriter:
         self._timers.clear()
 
     def write(self) -> tuple[SkippedPart, ...]:
-        """Write what was added so far as a part, durable when this returns, for the manifest that follows; nothing
-        when there is nothing. In any thread, one at a time.
+        """The parts of all rows added so far, durable when this returns, for the manifest that follows; none when
+        there are no rows. In any thread, one at a time.
 
         Raises:
             StorageError: the disk failed.
         """
         with self._lock:
+            self._turn += 1
+        self._spill()
+        parts, self._parts = self._parts, []
+        return tuple(parts)
+
+    def _spill(self) -> None:
+        with self._lock:
             rows, self._rows = self._rows, []
-            self._batch += 1
         if not rows:
-            return ()
+            return
         self._written += 1
         name = f"{SKIPPED_FOLDER}/part-{self._epoch:04}-{self._written:06}.parquet"
         staged = self._destination.staging(name)
@@ -117,11 +128,11 @@ class SkipWriter:
             raise
         self._space.write(name, lambda: self._destination.adopt(staged, name))
         reasons = Counter(str(row.reason) for row in rows)
-        return (SkippedPart(name, len(rows), file.tell(), file.sha256.hexdigest(), dict(reasons)),)
+        self._parts.append(SkippedPart(name, len(rows), file.tell(), file.sha256.hexdigest(), dict(reasons)))
 
-    def _look(self, batch: int) -> None:
-        del self._timers[batch]
-        if batch == self._batch:
+    def _look(self, turn: int) -> None:
+        del self._timers[turn]
+        if turn == self._turn:
             self._on_due()
 
 

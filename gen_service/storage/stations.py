@@ -37,7 +37,7 @@ class Stations:
 
     Args:
         notice: told what people should know.
-        commit_soon: asked in the event loop's thread to commit what was skipped.
+        in_turn, commit_soon: as `SkipWriter` takes them.
 
     Raises:
         JobLocked, JobMismatch, JournalCorrupt, PublishConflict, StorageError, OSError: the folder cannot be written.
@@ -49,6 +49,7 @@ class Stations:
         at: JobPlaces,
         space: SpaceWaiter,
         notice: Callable[[str], None],
+        in_turn: Callable[[Callable[[], None]], None],
         commit_soon: Callable[[], None],
     ) -> None:
         self._job = job
@@ -57,7 +58,7 @@ class Stations:
         self._notice = notice
         self._lock = JobLock(at.lock)
         try:
-            self._open(commit_soon)
+            self._open(in_turn, commit_soon)
         except BaseException:
             self.let_go()
             raise
@@ -78,7 +79,7 @@ class Stations:
                 resource.close()
         self._lock.release()
 
-    def _open(self, commit_soon: Callable[[], None]) -> None:
+    def _open(self, in_turn: Callable[[Callable[[], None]], None], commit_soon: Callable[[], None]) -> None:
         job, at, space = self._job, self._at, self._space
         self.destination = open_destination(at.published, at.staging)
         write_job(self.destination, job.job_id, job.spec, job.identity)
@@ -89,7 +90,9 @@ class Stations:
         self._dead_letter_keys = Seen(at.seen("dead-letter"))
         self.dead_letter = DeadLetter(at.dead_letter, self._dead_letter_keys, space)
         self._open_journal(manifests[-1].journal_covered)
-        self.skips = SkipWriter(self.destination, job.job_id, self.epoch, job.output.shard_s, space, commit_soon)
+        self.skips = SkipWriter(
+            self.destination, job.job_id, self.epoch, job.output.shard_s, space, in_turn, commit_soon
+        )
         self.commits = Commits(
             self.destination, manifests, self.dead_letter, self.watermark, self.journal, self.skips, space
         )

@@ -1,4 +1,4 @@
-"""Crashes at every change that a run makes on disk: each sample still ends in exactly one row."""
+"""Crashes at every change that a run makes on disk: each sample still ends in exactly one row, or is skipped once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gen_service.errors import BadPromptRow
-from gen_service.records import Trace, Verdict
+from gen_service.records import Skipped, Trace, Verdict
 from gen_service.settings import OutputSettings
 from gen_service.storage import traces
+from gen_service.storage.destination import open_destination
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.job_folder import JobFolder, open_job_folder
+from gen_service.storage.manifest import load
+from gen_service.storage.skipped import read_skipped
 
 MakeTrace = Callable[..., Trace]
 
@@ -92,11 +95,12 @@ class Run:
     lost: float
     samples: frozenset[int]
     unpublished: frozenset[int]
+    skipped: frozenset[int]
     flushes: bool
 
 
 _NUMBERS = st.frozensets(st.integers(0, SAMPLES - 1))
-RUNS = st.builds(Run, st.integers(1, 90), st.floats(0, 1), _NUMBERS, _NUMBERS, st.booleans())
+RUNS = st.builds(Run, st.integers(1, 90), st.floats(0, 1), _NUMBERS, _NUMBERS, _NUMBERS, st.booleans())
 
 
 class Life:
@@ -111,7 +115,7 @@ class Life:
 
     def open(self) -> JobFolder:
         output = OutputSettings(path=str(self.folder), shard_rows=5)
-        return open_job_folder(output, "job", {}, {"n": 1}, "{}", lambda _: None)
+        return open_job_folder(output, "job", {}, {"n": 1}, "{}", lambda _: None, steering="targets")
 
     async def run(self, plan: Run) -> None:
         async with self.open() as job:
@@ -126,6 +130,8 @@ class Life:
 
     async def _sample(self, job: JobFolder, number: int, plan: Run) -> None:
         trace = self._make_trace(number, error="refused" if number % 5 == 0 else None)
+        if number in plan.skipped and not job.is_done(trace.sample.sample_id):
+            job.skip(Skipped(trace.sample.sample_id, trace.sample.prompt.prompt_id, trace.sample.index, "solved"))
         if not job.is_done(trace.sample.sample_id):
             position = await job.record(trace)
             self.acknowledged.add(trace.sample.sample_id)
@@ -147,18 +153,23 @@ class Life:
             self.acknowledged = crash.acknowledged
 
     def finish(self) -> None:
-        _run(self.run(Run(0, 0, frozenset(range(SAMPLES)), frozenset(), True)))
+        _run(self.run(Run(0, 0, frozenset(range(SAMPLES)), frozenset(), frozenset({22, 23}), True)))
 
 
 def _check_finished(life: Life) -> None:
     path = life.folder / "job"
     rows = list(traces.read_traces(str(path)))
-    assert sorted(row["sample_id"] for row in rows) == [f"s{number:06}" for number in range(SAMPLES)]
-    assert traces.published_counts(str(path)).rows == SAMPLES
-    assert traces.published_counts(str(path)).rejected == 1
+    skipped = [row["sample_id"] for row in read_skipped(str(path))]
+    ids = [row["sample_id"] for row in rows]
+    assert sorted([*ids, *skipped]) == [f"s{number:06}" for number in range(SAMPLES)]
+    counts = traces.published_counts(str(path))
+    assert (counts.rows, sum(counts.skipped.values()), counts.rejected) == (len(rows), len(skipped), 1)
     assert {str(file) for file in (path / "data").iterdir()} == set(traces.part_files(str(path)))
     letters = [orjson.loads(line) for line in (path / "dead_letter.jsonl").read_bytes().splitlines()]
-    errors = [f"s{number:06}" for number in range(0, SAMPLES, 5)]
+    files = {file.name for file in (path / "skipped").iterdir()} if skipped else set()
+    named = {Path(part.file).name for one in load(open_destination(str(path))) for part in one.skipped}
+    assert files == named
+    errors = [one for one in sorted(ids) if int(one[1:]) % 5 == 0]
     assert sorted(letter.get("sample_id", "") for letter in letters) == ["", *errors]
 
 
@@ -180,7 +191,7 @@ def test_a_crash_at_each_change_in_turn_loses_nothing(quick_disk: Path, make_tra
     for at in range(1, 300, 7):
         life = Life(quick_disk / str(at), make_trace)
         life.folder.mkdir(parents=True)
-        plan = Run(at, 1.0, frozenset(range(0, SAMPLES, 2)), frozenset({2, 3}), False)
+        plan = Run(at, 1.0, frozenset(range(0, SAMPLES, 2)), frozenset({2, 3}), frozenset({6, 7, 8, 20}), at % 2 == 0)
         life.run_until_crash(plan)
         if life.folder.name == "0":
             break
