@@ -12,6 +12,7 @@ import orjson
 
 from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.question import Question
+from gen_service.endpoints.readings import Readings, readings_of
 from gen_service.endpoints.replies import raise_for_status, take_event, translated
 from gen_service.errors import EndpointError, MalformedAnswer, Stalled, StreamBroken
 from gen_service.settings import EndpointSettings
@@ -19,6 +20,8 @@ from gen_service.settings import EndpointSettings
 FOREIGN = (aiohttp.ClientError, ConnectionError, ValueError)
 DONE = b"[DONE]"
 EVENT_BYTES = 64 * 1024 * 1024
+# A page of metrics of 32 engines has one or two of these.
+PAGE_BYTES = 8 * 1024 * 1024
 PROBE_S = 10.0
 # How long the end of a body may take after `[DONE]`.
 END_S = 1.0
@@ -81,6 +84,27 @@ class Client:
             raise MalformedAnswer(url, "/v1/models does not list models") from error
         except FOREIGN as error:
             raise translated(url, error) from error
+
+    async def readings(self, url: str) -> Readings:
+        """What a server's /metrics say.
+
+        Raises:
+            EndpointError: it is not reachable, has no such page, or one that cannot be read.
+        """
+        try:
+            async with asyncio.timeout(PROBE_S), self._opened.get(f"{url}/metrics") as response:
+                await raise_for_status(url, response)
+                page = await read_at_most(url, response, PAGE_BYTES)
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise translated(url, error) from error
+            raise Stalled(url, f"no metrics within {PROBE_S:g} s") from error
+        except FOREIGN as error:
+            raise translated(url, error) from error
+        try:
+            return readings_of(page)
+        except ValueError as error:
+            raise MalformedAnswer(url, f"/metrics: {error}") from error
 
     async def stream(self, url: str, model: str, question: Question, draft: Draft, budget: int | None) -> None:
         """Fill `draft` with the server's answer, from its beginning or from the tokens it already has.
@@ -184,16 +208,16 @@ def served_model(card: dict[str, Any]) -> ServedModel:
     return ServedModel(str(card["id"]), length if isinstance(length, int) and length > 0 else None)
 
 
-async def read_at_most(url: str, response: aiohttp.ClientResponse) -> bytes:
+async def read_at_most(url: str, response: aiohttp.ClientResponse, most: int = EVENT_BYTES) -> bytes:
     """A whole body of bounded size.
 
     Raises:
-        MalformedAnswer: it is larger than EVENT_BYTES.
+        MalformedAnswer: it is larger than `most` bytes.
     """
     pieces, length = [], 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
         length += len(piece)
-        if length > EVENT_BYTES:
-            raise MalformedAnswer(url, f"a body of more than {EVENT_BYTES} bytes")
+        if length > most:
+            raise MalformedAnswer(url, f"a body of more than {most} bytes")
     return b"".join(pieces)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from gen_service.endpoints.limit import Limit, Mode
+from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.shares import Turn
-from gen_service.errors import EndpointError, Overloaded, Stalled, Unreachable
+from gen_service.endpoints.speeds import Pace, Slowness
+from gen_service.errors import EndpointError, Overloaded, ServerFailed, Stalled, Unreachable
 
-State = Literal["healthy", "ejected", "trial"]
+State = Literal["healthy", "draining", "ejected", "trial"]
 
-# The measured rule: "x0.85 on 429/503 or connect errors, with a cool-down".
-CUT = 0.85
-CUT_COOLDOWN_S = 5.0
-# Share of the cap by which the limit grows while a whole round of requests succeeds: a cut is made good in three
-# rounds, and a round of long traces takes a quarter of an hour.
-GROWTH = 0.05
+# What vLLM says to new requests while it finishes the others; its /health answers 200 all the while.
+DRAINING_WORDS = "cannot schedule new futures after shutdown"
+SERVER_ERROR = 500
 # Each ejection doubles the time to the next probe, up to this.
 LONGEST_EJECTION_S = 30.0
 # A longer Retry-After than this is not waited for.
@@ -29,14 +30,20 @@ class Place:
     Attributes:
         era: how often the server had been ejected when the place was given.
         sent_at: loop time then.
+        on_trial: whether it decides if the server is back.
         answered: whether the server has begun to answer.
+        tokens: completion tokens that came; raised by whoever reads the answer.
+        give_up: breaks the request off, so that its sample goes on elsewhere; set by whoever sent it.
         turn: whose it is, in the books of the shares.
     """
 
     endpoint: Endpoint
     era: int
     sent_at: float
+    on_trial: bool = False
     answered: bool = False
+    tokens: int = 0
+    give_up: Callable[[], None] | None = None
     turn: Turn | None = None
 
 
@@ -48,13 +55,16 @@ class Endpoint:
     - `healthy`: takes requests while it has fewer than its limit. It is made `ejected` by `eject_after` requests that
       failed without a token while no other got one (refusals are at once, a whole answer may take a quarter of an
       hour), by as many answers that broke while none was finished, or by one stall while nothing else succeeded.
-    - `ejected`: takes nothing. From `probe_at` on it may be probed; an answered probe makes it `trial`, a failed one
-      doubles the time to the next.
+    - `draining`: takes nothing, and what is in flight there goes on. So it is made by an HTTP 500 with vLLM's words of
+      shutdown, or by as many 500s as eject while other requests get tokens. A broken stream, a stall or a refused
+      connection makes it `ejected`.
+    - `ejected`: takes nothing. From `probe_at` on it (and a draining one) may be probed; an answered probe makes it
+      `trial`, a failed one `ejected` and doubles the time to the next.
     - `trial` (half-open): takes one request. Its first token makes the server `healthy` (a whole answer may take a
-      quarter of an hour); its failure ejects again, for longer.
+      quarter of an hour); its failure takes the server out again, for longer. After an ejection for slowness the
+      first token is not enough: in 30 s, or its whole answer, it has to be a third as fast as the others were.
     - What becomes of requests from before an ejection says nothing new: it changes no state.
-    - The limit starts at the cap. 429, 503 and refused connections cut it by 0.85 at most every 5 s; a round of
-      successes adds a twentieth of the cap. `Retry-After` keeps the server at rest until then.
+    - `Retry-After` keeps the server at rest until then. 429, 503 and refused connections also cut the limit.
     - 429 and 503 are failures only while the server holds no other request of ours: one that is too busy for the
       only request is not busy but unwell.
 
@@ -63,19 +73,19 @@ class Endpoint:
         cap: most requests in flight at this server.
         eject_after: failures in a row that eject.
         probe_s: seconds from the first ejection to the first probe.
+        limit: whether the limit under the cap finds itself.
 
     Attributes:
         models: what it was last heard to serve, each with its longest context in tokens where it says so.
         heard: whether it ever said what it serves.
+        pace: how fast it writes, as far as `look` was called.
     """
 
-    def __init__(self, url: str, cap: int, eject_after: int, probe_s: float) -> None:
+    def __init__(self, url: str, cap: int, eject_after: int, probe_s: float, *, limit: Mode = "fixed") -> None:
         self.url = url
         self.cap = cap
         self.models: dict[str, int | None] = {}
         self.heard = False
-        self.in_flight = 0
-        self.limit = float(cap)
         self.state: State = "healthy"
         self.reason = ""
         self.probe_at = 0.0
@@ -83,20 +93,50 @@ class Endpoint:
         self.ejections = 0
         self.completed = 0
         self.failures: dict[str, int] = {}
+        self.pace = Pace()
+        self._limit = Limit(cap, limit)
         self._eject_after = eject_after
         self._probe_s = probe_s
-        self._in_era = 0
+        # In the order in which they were sent, so that two runs with one seed are alike.
+        self._places: dict[Place, None] = {}
+        self._tokens_of_finished = 0
+        self._trial: Place | None = None
         self._refused_in_row = 0
         self._broken_in_row = 0
-        self._ejections_in_row = 0
+        self._taken_out_in_row = 0
         self._succeeded_at = float("-inf")
-        self._cut_at = float("-inf")
+        self._slowness = Slowness()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at this server."""
+        return len(self._places)
+
+    @property
+    def limit(self) -> float:
+        """Most requests it is given; a whole number of them fits below."""
+        return self._limit.value
+
+    @property
+    def limits_itself(self) -> bool:
+        """Whether its limit follows readings."""
+        return self._limit.mode == "auto"
+
+    def expect_live(self, tokens: float) -> None:
+        """What one sequence is expected to hold in the KV cache, on average over its life, in tokens."""
+        self._limit.expect_live(tokens)
+
+    def read(self, readings: Readings, now: float) -> bool:
+        """Fresh readings of its metrics at loop time `now`. Whether there is more room after them."""
+        before = int(self.limit)
+        self._limit.read(readings, self.in_flight, now)
+        return int(self.limit) > before
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may be sent at loop time `now`."""
-        if self.state == "ejected" or self.in_flight >= int(self.limit) or now < self.rests_until:
+        if self.state not in ("healthy", "trial") or self.in_flight >= int(self.limit) or now < self.rests_until:
             return False
-        return self.state == "healthy" or self._in_era == 0
+        return self.state == "healthy" or self._trial is None
 
     def load(self) -> float:
         """Share of the limit in use. A server on trial comes first: one request decides whether it is back."""
@@ -104,24 +144,26 @@ class Endpoint:
 
     def sent(self, now: float) -> Place:
         """A request is bound to this server."""
-        self.in_flight += 1
-        self._in_era += 1
-        return Place(self, self.ejections, now)
+        place = Place(self, self.ejections, now, self.state == "trial")
+        self._places[place] = None
+        if place.on_trial:
+            self._trial = place
+        return place
 
     def finished(self, place: Place) -> None:
         """The request is over, whatever came of it. Each `sent` has exactly one `finished`."""
-        self.in_flight -= 1
-        self._in_era -= self._is_of_now(place)
+        del self._places[place]
+        self._tokens_of_finished += place.tokens
+        if place is self._trial:
+            self._trial = None
 
     def answers(self, place: Place) -> None:
         """The first token came, or another sign that the server does its work."""
         place.answered = True
-        if not self._is_of_now(place):
-            return
-        self._refused_in_row = 0
-        if self.state == "trial":
-            self.state = "healthy"
-            self.reason = ""
+        if self.state == "healthy" and self._is_of_now(place):
+            self._refused_in_row = 0
+        elif place is self._trial and self._slowness.usual is None:
+            self._is_back()
 
     def succeeded(self, place: Place, now: float) -> None:
         """A whole answer came."""
@@ -129,17 +171,20 @@ class Endpoint:
         if not self._is_of_now(place):
             return
         self.answers(place)
+        if place is self._trial:
+            self._judge(place, now, is_whole=True)
         self._succeeded_at = now
-        self._broken_in_row = 0
-        self._ejections_in_row = 0
-        self.limit = min(float(self.cap), self.limit + max(1.0, GROWTH * self.cap) / self.limit)
+        self._limit.succeeded()
+        if self.state == "healthy":
+            self._broken_in_row = 0
+            self._taken_out_in_row = 0
 
     def failed(self, error: EndpointError, place: Place, now: float) -> bool:
         """A request failed at loop time `now`.
 
         Returns:
             Whether the failure counts against the sample. It does not when the request never arrived, when the server
-            asked for rest, when it was on trial, or when it was ejected for the same outage already.
+            asked for rest, when it was draining or on trial, or when it was ejected for the same outage already.
         """
         self.failures[error.cause] = self.failures.get(error.cause, 0) + 1
         if not self._is_of_now(place):
@@ -148,22 +193,31 @@ class Endpoint:
             self.rests_until = max(self.rests_until, now + min(error.retry_after_s or 0.0, LONGEST_REST_S))
         blameless = isinstance(error, Overloaded | Unreachable)
         if blameless:
-            self._cut(now)
-        on_trial = self.state == "trial"
-        if on_trial or self.in_flight == 1 or not isinstance(error, Overloaded):
-            self._broken_in_row += place.answered
-            self._refused_in_row += not place.answered
-            alone = isinstance(error, Stalled) and self._succeeded_at < place.sent_at
-            if on_trial or alone or max(self._broken_in_row, self._refused_in_row) >= self._eject_after:
-                self.eject(str(error), now)
-        return not (blameless or on_trial)
+            self._limit.overloaded(now)
+        if self.state == "healthy":
+            drains = self._is_last_straw(error, place) and self._take_out(error, place, now)
+            return not (blameless or drains)
+        if place is self._trial:
+            self._take_out(error, place, now)
+        elif place.answered or not isinstance(error, ServerFailed | Overloaded):
+            # It was draining, and has ended now.
+            self.eject(str(error), now)
+        return False
+
+    def look(self, now: float) -> list[Place]:
+        """See at loop time `now` how fast it writes; the requests to break off, on a trial that shows it slow still."""
+        tokens = self._tokens_of_finished + sum(place.tokens for place in self._places)
+        self.pace.look(now, tokens, sum(place.answered for place in self._places))
+        return [] if self._trial is None else self._judge(self._trial, now)
 
     def probed(self, failure: str | None, now: float) -> None:
-        """The answer to a probe of an ejected server: None when it is well, else what was wrong."""
-        if self.state != "ejected":
+        """The answer to a probe of a server that takes nothing: None when it is well, else what was wrong."""
+        if self.state not in ("draining", "ejected"):
             return
         if failure is None:
             self.state = "trial"
+        elif self.state == "draining":
+            self.eject(failure, now)
         else:
             self.reason = failure
             self._put_off(now)
@@ -173,19 +227,74 @@ class Endpoint:
         self.state = "ejected"
         self.reason = reason
         self.ejections += 1
-        self._in_era = 0
-        self._broken_in_row = self._refused_in_row = 0
-        self._put_off(now)
+        self._is_out(now)
+
+    def eject_slow(self, speed: float, usual: float, now: float) -> list[Place]:
+        """Take nothing for a minute or more, and then only if it is faster.
+
+        Args:
+            speed: tokens per second of one of its requests.
+            usual: the same of the other servers; a third of it is what a trial has to reach.
+
+        Returns:
+            The requests to break off, to go on elsewhere; that does not count against their samples.
+        """
+        self.eject(f"slow: {speed:.3g} tokens/s for each request, where {usual:.3g} are usual", now)
+        self.probe_at = max(self.probe_at, now + self._slowness.begins(usual, now))
+        return list(self._places)
 
     def _is_of_now(self, place: Place) -> bool:
         return place.era == self.ejections
 
+    def _is_last_straw(self, error: EndpointError, place: Place) -> bool:
+        """Count a failure of a healthy server; whether it is to be taken out for it."""
+        if _refuses_new(error, place) and DRAINING_WORDS in error.words:
+            return True
+        if self.in_flight > 1 and isinstance(error, Overloaded):
+            return False
+        self._broken_in_row += place.answered
+        self._refused_in_row += not place.answered
+        alone = isinstance(error, Stalled) and self._succeeded_at < place.sent_at
+        return alone or max(self._broken_in_row, self._refused_in_row) >= self._eject_after
+
+    def _take_out(self, error: EndpointError, place: Place, now: float) -> bool:
+        """Eject it, or let it drain where it refuses what is new and says so, or goes on with the rest; whether so."""
+        goes_on = any(other.answered and self._is_of_now(other) for other in self._places if other is not place)
+        drains = _refuses_new(error, place) and (goes_on or DRAINING_WORDS in error.words)
+        if drains:
+            self.state = "draining"
+            self.reason = str(error)
+            self._is_out(now)
+        else:
+            self.eject(str(error), now)
+        return drains
+
+    def _is_out(self, now: float) -> None:
+        self._trial = None
+        self._broken_in_row = self._refused_in_row = 0
+        self.pace.forget()
+        self._put_off(now)
+
+    def _is_back(self) -> None:
+        self.state = "healthy"
+        self.reason = ""
+        self._trial = None
+        self._refused_in_row = 0
+
+    def _judge(self, trial: Place, now: float, is_whole: bool = False) -> list[Place]:
+        """Whether a slow server is fast enough by now, by its request on trial; the requests to break off if not."""
+        seconds, usual = now - trial.sent_at, self._slowness.usual
+        is_fast = self._slowness.verdict(trial.tokens, seconds, is_whole)
+        if is_fast:
+            self._slowness.ends(now)
+            self._is_back()
+        return [] if usual is None or is_fast is not False else self.eject_slow(trial.tokens / seconds, usual, now)
+
     def _put_off(self, now: float) -> None:
-        wait_s = min(LONGEST_EJECTION_S, self._probe_s * 2.0 ** min(self._ejections_in_row, 16))
-        self._ejections_in_row += 1
+        wait_s = min(LONGEST_EJECTION_S, self._probe_s * 2.0 ** min(self._taken_out_in_row, 16))
+        self._taken_out_in_row += 1
         self.probe_at = max(now + wait_s, self.rests_until)
 
-    def _cut(self, now: float) -> None:
-        if now - self._cut_at >= CUT_COOLDOWN_S:
-            self._cut_at = now
-            self.limit = max(1.0, self.limit * CUT)
+
+def _refuses_new(error: EndpointError, place: Place) -> bool:
+    return isinstance(error, ServerFailed) and error.status == SERVER_ERROR and not place.answered

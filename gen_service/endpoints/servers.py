@@ -1,20 +1,27 @@
-"""The health of every server and what each serves: ejects, probes, asks again."""
+"""The health of every server and what each serves: ejects, probes, asks again, reads its metrics."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 from gen_service.endpoints.client import ServedModel
 from gen_service.endpoints.draft import Draft
-from gen_service.endpoints.endpoint import Endpoint, Place
+from gen_service.endpoints.endpoint import Endpoint, Place, State
 from gen_service.endpoints.question import Question
+from gen_service.endpoints.readings import Readings
+from gen_service.endpoints.speeds import straggler
 from gen_service.errors import EndpointError, SpecError
 
 UNAUTHORISED = frozenset({401, 403})
 # How often a server that lacks a model which a job wants is asked whether it has it by now.
 ASK_AGAIN_S = 30.0
+# How often each server's speed is looked at, and its metrics are read where its limit follows them.
+READ_S = 5.0
+# States in which a server takes nothing until a probe is answered.
+OUT: Final = ("draining", "ejected")
 
 Notice = Callable[[str], None]
 
@@ -26,6 +33,10 @@ class Requests(Protocol):
         """The models the server offers."""
         ...
 
+    async def readings(self, url: str) -> Readings:
+        """What the server's metrics say."""
+        ...
+
     async def stream(self, url: str, model: str, question: Question, draft: Draft, budget: int | None) -> None:
         """Fill the draft."""
         ...
@@ -34,7 +45,12 @@ class Requests(Protocol):
 class Servers:
     """Keeps every server's state: asks what it serves, takes it out when it fails, and probes it until it is back.
 
+    Each few seconds it looks how fast every server writes, takes out one that is much slower than the others of its
+    model, and breaks off what is in flight there; and it reads the metrics that limits follow. A reading that fails
+    says nothing of the server's health.
+
     Args:
+        endpoints: the servers; who shares the list may change it in place, and calls `look_again` then.
         client: sends the requests.
         on_notice: told in words of ejections and returns.
         on_room: called when a server may have room again.
@@ -60,6 +76,10 @@ class Servers:
         self._event = asyncio.Event()
         self._asking: dict[Endpoint, asyncio.Task[None]] = {}
         self._asked_at: dict[Endpoint, float] = {}
+        self._reading: dict[Endpoint, asyncio.Task[None]] = {}
+        self._drained: set[Endpoint] = set()
+        self._states: list[State] = []
+        self._look_at = 0.0
         self._tending: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -68,19 +88,18 @@ class Servers:
         Raises:
             SpecError: all of them refuse the key.
         """
-        offers = await asyncio.gather(*(self._offer(endpoint) for endpoint in self.endpoints))
-        if all(isinstance(offer, EndpointError) and offer.status in UNAUTHORISED for offer in offers):
+        asked = list(self.endpoints)
+        offers = await asyncio.gather(*map(self._introduced, asked))
+        if asked and all(isinstance(offer, EndpointError) and offer.status in UNAUTHORISED for offer in offers):
             raise SpecError("endpoints.api_key", "(hidden)", f"a key that the servers take; they say: {offers[0]}")
-        for endpoint, offer in zip(self.endpoints, offers, strict=True):
-            failure = self._hear(endpoint, offer)
-            if failure is not None:
-                self._on_notice(f"{endpoint.url} is not ready: {failure}")
-                endpoint.eject(failure, now())
+        for endpoint, offer in zip(asked, offers, strict=True):
+            self._begins(endpoint, self._hear(endpoint, offer))
+        self._look_at = now() + READ_S
         self._tending = asyncio.create_task(self._tend())
 
     async def close(self) -> None:
         """Leave nothing running."""
-        tasks = [*self._asking.values(), *([self._tending] if self._tending else [])]
+        tasks = [*self._asking.values(), *self._reading.values(), *([self._tending] if self._tending else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,6 +110,9 @@ class Servers:
         place.endpoint.answers(place)
         if was_on_trial:
             self._on_change()
+        if place.endpoint in self._drained and place.endpoint.state == "healthy":
+            self._drained.remove(place.endpoint)
+            self._on_notice(f"{place.endpoint.url} takes requests again")
 
     def failed(self, place: Place, error: EndpointError) -> bool:
         """A request failed; whether that counts against its sample."""
@@ -98,6 +120,10 @@ class Servers:
         counts = endpoint.failed(error, place, now())
         if endpoint.ejections > ejections:
             self._ejected(endpoint)
+        elif endpoint.state == "draining" and endpoint not in self._drained:
+            self._drained.add(endpoint)
+            self._on_notice(f"{endpoint.url} drains, what is in flight there goes on: {endpoint.reason}")
+            self._on_change()
         self._event.set()
         return counts
 
@@ -117,22 +143,26 @@ class Servers:
         return next((next(iter(one.models)) for one in self.endpoints if one.models), None)
 
     def look_again(self) -> None:
-        """Some job wants something that it did not want before."""
+        """Some job wants something that it did not want before, or the servers are others."""
         self._event.set()
 
     def _ejected(self, endpoint: Endpoint) -> None:
+        self._drained.discard(endpoint)
         self._on_notice(f"ejected {endpoint.url}: {endpoint.reason}")
         self._on_change()
 
     async def _tend(self) -> None:
-        """Ask servers when their time has come, and wake those who wait when a server's rest is over."""
+        """Ask and look when the time has come, and wake those who wait when a server's rest is over."""
         while True:
             self._event.clear()
             time, wanted = now(), self._wanted()
-            for endpoint in self.endpoints:
+            for endpoint in list(self.endpoints):
                 at = self._ask_at(endpoint, wanted)
                 if at is not None and at <= time:
                     self._asking[endpoint] = asyncio.create_task(self._ask(endpoint))
+            if self._look_at <= time:
+                self._look(time)
+                self._look_at = time + READ_S
             self._on_room()
             try:
                 async with asyncio.timeout_at(self._next_event(time, wanted)):
@@ -141,30 +171,92 @@ class Servers:
                 continue
 
     def _ask_at(self, endpoint: Endpoint, wanted: set[str]) -> float | None:
-        """When a server is to be asked next: an ejected one, or one that lacks a model which is wanted."""
+        """When a server is to be asked next: one that takes nothing, is new, or lacks a model which is wanted."""
         if endpoint in self._asking:
             return None
-        if endpoint.state == "ejected":
+        if endpoint.state in OUT:
             return endpoint.probe_at
-        if wanted <= endpoint.models.keys():
+        if wanted <= endpoint.models.keys() and endpoint in self._asked_at:
             return None
-        return self._asked_at[endpoint] + ASK_AGAIN_S
+        return self._asked_at.get(endpoint, float("-inf")) + ASK_AGAIN_S
 
-    def _next_event(self, time: float, wanted: set[str]) -> float | None:
+    def _next_event(self, time: float, wanted: set[str]) -> float:
         times = [at for endpoint in self.endpoints if (at := self._ask_at(endpoint, wanted)) is not None]
-        times += [e.rests_until for e in self.endpoints if e.state != "ejected" and e.rests_until > time]
-        return min(times, default=None)
+        times += [e.rests_until for e in self.endpoints if e.state not in OUT and e.rests_until > time]
+        return min([self._look_at, *times])
 
     async def _ask(self, endpoint: Endpoint) -> None:
         try:
-            failure = self._hear(endpoint, await self._offer(endpoint))
-            if endpoint.state == "ejected":
-                endpoint.probed(failure, now())
-                if failure is None:
-                    self._on_notice(f"{endpoint.url} answers again: on trial with one request")
+            is_new = endpoint not in self._asked_at
+            failure = self._hear(endpoint, await self._introduced(endpoint))
+            if is_new:
+                self._begins(endpoint, failure)
+            elif endpoint.state in OUT:
+                self._probed(endpoint, failure)
         finally:
             del self._asking[endpoint]
             self._event.set()
+
+    def _begins(self, endpoint: Endpoint, failure: str | None) -> None:
+        """A server was asked for the first time."""
+        if failure is not None:
+            self._on_notice(f"{endpoint.url} is not ready: {failure}")
+            endpoint.eject(failure, now())
+
+    def _probed(self, endpoint: Endpoint, failure: str | None) -> None:
+        ejections, was_ejected = endpoint.ejections, endpoint.state == "ejected"
+        endpoint.probed(failure, now())
+        if endpoint.ejections > ejections:
+            self._ejected(endpoint)
+        elif failure is None and was_ejected:
+            self._on_notice(f"{endpoint.url} answers again: on trial with one request")
+
+    def _look(self, time: float) -> None:
+        """See how fast each server writes, and have those metrics read that limits follow."""
+        fleets: defaultdict[frozenset[str], list[Endpoint]] = defaultdict(list)
+        for endpoint in self.endpoints:
+            _break_off(endpoint.look(time))
+            if endpoint.state == "healthy":
+                fleets[frozenset(endpoint.models)].append(endpoint)
+        for fleet in fleets.values():
+            found = straggler({endpoint: endpoint.pace for endpoint in fleet})
+            if found is not None:
+                endpoint, speed, usual = found
+                places = endpoint.eject_slow(speed, usual, time)
+                self._ejected(endpoint)
+                _break_off(places)
+        for endpoint in self.endpoints:
+            if endpoint.limits_itself and endpoint.state not in OUT and endpoint not in self._reading:
+                self._reading[endpoint] = asyncio.create_task(self._read_later(endpoint))
+        # A whole answer decides on the return of a server that was slow, and says so nowhere else.
+        states = [endpoint.state for endpoint in self.endpoints]
+        if states != self._states:
+            self._states = states
+            self._on_change()
+        for gone in self._asked_at.keys() - set(self.endpoints):
+            del self._asked_at[gone]
+
+    async def _read_later(self, endpoint: Endpoint) -> None:
+        try:
+            await self._read(endpoint)
+        finally:
+            del self._reading[endpoint]
+
+    async def _read(self, endpoint: Endpoint) -> None:
+        """Read a server's metrics. Without an answer the limit holds."""
+        try:
+            readings = await self._client.readings(endpoint.url)
+        except EndpointError:
+            return
+        if endpoint.read(readings, now()):
+            self._on_room()
+
+    async def _introduced(self, endpoint: Endpoint) -> list[ServedModel] | EndpointError:
+        """What a server offers, after its metrics were read: before its first place is given, what fits is known."""
+        offer = await self._offer(endpoint)
+        if endpoint.limits_itself and not isinstance(offer, EndpointError):
+            await self._read(endpoint)
+        return offer
 
     async def _offer(self, endpoint: Endpoint) -> list[ServedModel] | EndpointError:
         """The models that a server offers, or why it offers none."""
@@ -185,6 +277,12 @@ class Servers:
         if changed:
             self._on_change()
         return None
+
+
+def _break_off(places: Iterable[Place]) -> None:
+    for place in places:
+        if place.give_up is not None:
+            place.give_up()
 
 
 def now() -> float:

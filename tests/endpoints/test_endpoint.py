@@ -9,7 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gen_service.endpoints.endpoint import CUT_COOLDOWN_S, LONGEST_EJECTION_S, LONGEST_REST_S, Endpoint, Place
+from gen_service.endpoints.endpoint import DRAINING_WORDS, LONGEST_EJECTION_S, LONGEST_REST_S, Endpoint, Place
+from gen_service.endpoints.limit import CUT_COOLDOWN_S, Mode
+from gen_service.endpoints.readings import Readings
+from gen_service.endpoints.speeds import JUDGED_AFTER_S, JUDGED_TOKENS, REST_S, SLOW
 from gen_service.errors import (
     EndpointError,
     MalformedAnswer,
@@ -21,23 +24,26 @@ from gen_service.errors import (
 )
 
 URL = "http://127.0.0.1:1"
+OUT = ("draining", "ejected")
 failures = st.one_of(
     st.sampled_from([Unreachable, ServerFailed, StreamBroken, MalformedAnswer, Stalled]).map(
         lambda kind: kind(URL, "x")
     ),
     st.one_of(st.none(), st.floats(0, 100)).map(lambda seconds: Overloaded(URL, "x", 429, seconds)),
+    st.sampled_from(["broken engine", DRAINING_WORDS]).map(lambda words: ServerFailed(URL, words, 500)),
 )
 
 
 class EndpointMachine(RuleBasedStateMachine):
-    """Any order of sending, succeeding, failing, probing and waiting."""
+    """Any order of sending, succeeding, failing, probing, waiting, and being found slow."""
 
-    @initialize(cap=st.integers(1, 9), eject_after=st.integers(1, 4))
-    def begin(self, cap: int, eject_after: int) -> None:
-        self.endpoint = Endpoint(URL, cap, eject_after, 1.0)
+    @initialize(cap=st.integers(1, 9), eject_after=st.integers(1, 4), limit=st.sampled_from(["auto", "fixed"]))
+    def begin(self, cap: int, eject_after: int, limit: Mode) -> None:
+        self.endpoint = Endpoint(URL, cap, eject_after, 1.0, limit=limit)
         self.now = 10.0
         self.open: list[Place] = []
         self.rests_until = 0.0
+        self.is_slow = False
 
     @rule(seconds=st.floats(0.0, 40.0))
     def wait(self, seconds: float) -> None:
@@ -46,52 +52,99 @@ class EndpointMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.endpoint.has_room(self.now))
     @rule()
     def send(self) -> None:
-        assert self.endpoint.state != "ejected"
+        assert self.endpoint.state not in OUT
         assert self.endpoint.in_flight < self.endpoint.limit <= self.endpoint.cap
         assert self.now >= self.rests_until
-        self.open.append(self.endpoint.sent(self.now))
+        place = self.endpoint.sent(self.now)
+        assert place.on_trial == (self.endpoint.state == "trial")
+        self.open.append(place)
+
+    def decides(self, place: Place) -> bool:
+        return self.endpoint.state == "trial" and place.on_trial and place.era == self.endpoint.ejections
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), cancelled=st.booleans())
     def succeed(self, data: st.DataObject, cancelled: bool) -> None:
         place = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        state, completed = self.endpoint.state, self.endpoint.completed
-        of_now = place.era == self.endpoint.ejections
+        state, completed, decides = self.endpoint.state, self.endpoint.completed, self.decides(place)
         if not cancelled:
             self.endpoint.succeeded(place, self.now)
             assert self.endpoint.completed == completed + 1
-            assert self.endpoint.state == ("healthy" if of_now else state)
+            if decides and self.is_slow:
+                enough = place.tokens >= SLOW * 30.0 * (self.now - place.sent_at)
+                self.is_slow = not (enough or place.tokens < JUDGED_TOKENS)
+                assert self.endpoint.state == ("ejected" if self.is_slow else "healthy")
+            else:
+                assert self.endpoint.state == ("healthy" if decides else state)
         self.endpoint.finished(place)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def first_token(self, data: st.DataObject) -> None:
         place = self.open[data.draw(st.integers(0, len(self.open) - 1))]
-        state, of_now = self.endpoint.state, place.era == self.endpoint.ejections
+        state, decides = self.endpoint.state, self.decides(place)
         self.endpoint.answers(place)
-        assert self.endpoint.state == ("healthy" if of_now else state)
+        assert self.endpoint.state == ("healthy" if decides and not self.is_slow else state)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), tokens=st.integers(1, 2000))
+    def write(self, data: st.DataObject, tokens: int) -> None:
+        place = self.open[data.draw(st.integers(0, len(self.open) - 1))]
+        self.first_token_of(place)
+        place.tokens += tokens
+
+    def first_token_of(self, place: Place) -> None:
+        if not place.answered:
+            self.endpoint.answers(place)
+
+    @rule()
+    def look(self) -> None:
+        state = self.endpoint.state
+        deciding = [place for place in self.open if self.decides(place)]
+        broken_off = self.endpoint.look(self.now)
+        if self.is_slow and deciding and self.now - deciding[0].sent_at >= JUDGED_AFTER_S:
+            seconds = self.now - deciding[0].sent_at
+            self.is_slow = deciding[0].tokens < SLOW * 30.0 * seconds
+            assert self.endpoint.state == ("ejected" if self.is_slow else "healthy")
+            assert set(broken_off) == (set(self.open) if self.is_slow else set())
+        else:
+            assert self.endpoint.state == state
+            assert broken_off == []
+
+    @precondition(lambda self: self.endpoint.state == "healthy")
+    @rule()
+    def find_slow(self) -> None:
+        self.is_slow = True
+        assert set(self.endpoint.eject_slow(2.0, 30.0, self.now)) == set(self.open)
+        assert self.endpoint.state == "ejected"
+        assert self.endpoint.reason.startswith("slow: 2 tokens/s")
+        assert self.endpoint.probe_at >= self.now + REST_S
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), error=failures)
     def fail(self, data: st.DataObject, error: EndpointError) -> None:
         place = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        state, of_now = self.endpoint.state, place.era == self.endpoint.ejections
+        state, of_now, decides = self.endpoint.state, place.era == self.endpoint.ejections, self.decides(place)
         ejections = self.endpoint.ejections
         counts = self.endpoint.failed(error, place, self.now)
-        blameless = isinstance(error, Overloaded | Unreachable)
+        blameless = isinstance(error, Overloaded | Unreachable) or self.endpoint.state == "draining"
         assert counts == (of_now and state == "healthy" and not blameless)
         if not of_now:
             assert self.endpoint.state == state
             assert self.endpoint.ejections == ejections
         elif isinstance(error, Overloaded):
             self.rests_until = max(self.rests_until, self.now + (error.retry_after_s or 0.0))
-        if of_now and state == "trial":
-            assert self.endpoint.state == "ejected"
+        if of_now and DRAINING_WORDS in error.words and not place.answered and (state == "healthy" or decides):
+            assert self.endpoint.state == "draining"
+        if decides:
+            assert self.endpoint.state in OUT
+        if self.endpoint.state == "draining":
+            assert self.endpoint.ejections == ejections
         if self.endpoint.ejections > ejections:
             assert self.now < self.endpoint.probe_at
         self.endpoint.finished(place)
 
-    @precondition(lambda self: self.endpoint.state == "ejected" and self.endpoint.probe_at <= self.now)
+    @precondition(lambda self: self.endpoint.state in OUT and self.endpoint.probe_at <= self.now)
     @rule(well=st.booleans())
     def probe(self, well: bool) -> None:
         self.endpoint.probed(None if well else "down", self.now)
@@ -103,19 +156,18 @@ class EndpointMachine(RuleBasedStateMachine):
         assert 1.0 <= self.endpoint.limit <= self.endpoint.cap
 
     @invariant()
-    def ejected_takes_nothing(self) -> None:
-        if self.endpoint.state == "ejected":
+    def one_that_is_out_takes_nothing(self) -> None:
+        if self.endpoint.state in OUT:
             assert not self.endpoint.has_room(self.now)
             longest = max(LONGEST_EJECTION_S, self.rests_until - self.now)
-            assert self.endpoint.probe_at <= self.now + longest
+            assert self.is_slow or self.endpoint.probe_at <= self.now + longest
 
     @invariant()
     def trial_has_one_place(self) -> None:
         if self.endpoint.state == "trial":
-            fresh = [place for place in self.open if place.era == self.endpoint.ejections]
-            assert len(fresh) <= 1
+            deciding = [place for place in self.open if self.decides(place)]
             room = self.endpoint.in_flight < int(self.endpoint.limit) and self.now >= self.rests_until
-            assert self.endpoint.has_room(self.now) == (room and not fresh)
+            assert self.endpoint.has_room(self.now) == (room and not deciding)
 
     def teardown(self) -> None:
         """However it ended up: good probes and one success bring it back."""
@@ -131,6 +183,7 @@ class EndpointMachine(RuleBasedStateMachine):
         self.endpoint.finished(place)
         assert self.endpoint.state == "healthy"
         assert self.endpoint.reason == ""
+        assert self.endpoint.has_room(self.now)
 
 
 EndpointMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
@@ -172,7 +225,7 @@ def test_a_server_that_gives_tokens_is_not_ejected_for_what_it_refuses() -> None
         endpoint.answers(long_answer)
     assert endpoint.state == "healthy"
     for _ in range(3):
-        fail(endpoint, ServerFailed(URL, "x", 500), 2.0)
+        fail(endpoint, MalformedAnswer(URL, "x"), 2.0)
     assert endpoint.state == "ejected"
 
 
@@ -270,3 +323,131 @@ def test_a_refused_connection_cuts_the_limit_by_the_same_share() -> None:
     endpoint = Endpoint(URL, 64, 100, 1.0)
     assert not fail(endpoint, Unreachable(URL, "x"), 100.0)
     assert endpoint.limit == pytest.approx(64 * 0.85)
+
+
+def streaming(endpoint: Endpoint, now: float, tokens: int = 0) -> Place:
+    place = endpoint.sent(now)
+    endpoint.answers(place)
+    place.tokens += tokens
+    return place
+
+
+def test_the_words_of_a_draining_server_are_enough_and_its_streams_go_on() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    stream, second = streaming(endpoint, 1.0), streaming(endpoint, 1.0)
+    assert not fail(endpoint, ServerFailed(URL, DRAINING_WORDS, 500), 2.0)
+    assert (endpoint.state, endpoint.ejections, endpoint.in_flight) == ("draining", 0, 2)
+    assert DRAINING_WORDS in endpoint.reason
+    assert not endpoint.has_room(2.0)
+    endpoint.succeeded(stream, 9.0)
+    endpoint.finished(stream)
+    assert (endpoint.state, endpoint.completed) == ("draining", 1)
+    endpoint.succeeded(second, 10.0)
+    assert endpoint.completed == 2
+
+
+def test_a_server_that_refuses_all_that_is_new_but_goes_on_with_the_rest_drains() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    streaming(endpoint, 1.0)
+    assert [fail(endpoint, ServerFailed(URL, "x", 500), 2.0) for _ in range(3)] == [True, True, False]
+    assert endpoint.state == "draining"
+
+
+def test_a_draining_server_is_tried_again_with_one_request_while_its_streams_go_on() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    streams = [streaming(endpoint, 1.0) for _ in range(3)]
+    fail(endpoint, ServerFailed(URL, DRAINING_WORDS, 500), 2.0)
+    for wait_s in (1.0, 2.0, 4.0):
+        now = endpoint.probe_at
+        endpoint.probed(None, now)
+        assert endpoint.state == "trial"
+        endpoint.answers(streams[0])
+        assert endpoint.state == "trial"
+        assert not fail(endpoint, ServerFailed(URL, DRAINING_WORDS, 500), now)
+        assert (endpoint.state, endpoint.probe_at) == ("draining", now + 2 * wait_s)
+    endpoint.probed(None, 20.0)
+    endpoint.answers(endpoint.sent(20.0))
+    assert endpoint.state == "healthy"
+    assert endpoint.has_room(20.0)
+
+
+@pytest.mark.parametrize("way", ["broken stream", "stalled stream", "refused connection", "failed probe"])
+def test_a_draining_server_that_stops_answering_is_ejected_at_no_samples_cost(way: str) -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    stream, other = streaming(endpoint, 1.0), streaming(endpoint, 1.0)
+    late = endpoint.sent(1.5)
+    fail(endpoint, ServerFailed(URL, DRAINING_WORDS, 500), 2.0)
+    match way:
+        case "broken stream":
+            assert not endpoint.failed(StreamBroken(URL, "gone"), stream, 5.0)
+        case "stalled stream":
+            assert not endpoint.failed(Stalled(URL, "gone"), stream, 5.0)
+        case "refused connection":
+            assert not endpoint.failed(Unreachable(URL, "gone"), late, 5.0)
+        case "failed probe":
+            endpoint.probed("gone", 5.0)
+    assert (endpoint.state, endpoint.ejections) == ("ejected", 1)
+    assert "gone" in endpoint.reason
+    assert not endpoint.failed(StreamBroken(URL, "gone"), other, 5.0)
+    assert endpoint.ejections == 1
+
+
+def test_requests_that_cross_the_beginning_of_a_drain_change_nothing() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    crossing = [endpoint.sent(1.0) for _ in range(6)]
+    for place in crossing:
+        assert not endpoint.failed(ServerFailed(URL, DRAINING_WORDS, 500), place, 2.0)
+        endpoint.finished(place)
+    assert (endpoint.state, endpoint.ejections, endpoint.probe_at) == ("draining", 0, 3.0)
+
+
+def slow_on_trial(tokens_per_s: float) -> tuple[Endpoint, Place, float]:
+    """A server that was found slow (30 tokens/s are usual), with a request on trial that gets so many."""
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    endpoint.finished(streaming(endpoint, 0.0, 500))
+    assert endpoint.eject_slow(4.0, 30.0, 100.0) == []
+    assert endpoint.probe_at == 100.0 + REST_S
+    endpoint.probed(None, 200.0)
+    place = streaming(endpoint, 200.0, int(tokens_per_s * JUDGED_AFTER_S))
+    assert endpoint.state == "trial"
+    assert not endpoint.has_room(200.0)
+    assert endpoint.look(200.0 + JUDGED_AFTER_S - 0.1) == []
+    return endpoint, place, 200.0 + JUDGED_AFTER_S
+
+
+def test_a_slow_server_is_back_when_its_request_on_trial_is_fast_enough() -> None:
+    endpoint, _, now = slow_on_trial(10.0)
+    assert endpoint.look(now) == []
+    assert (endpoint.state, endpoint.reason) == ("healthy", "")
+    assert endpoint.has_room(now)
+
+
+def test_a_server_that_is_slow_on_trial_rests_for_longer_and_its_request_is_broken_off() -> None:
+    endpoint, place, now = slow_on_trial(9.0)
+    assert endpoint.look(now) == [place]
+    assert (endpoint.state, endpoint.probe_at) == ("ejected", now + 2 * REST_S)
+    assert endpoint.reason == "slow: 9 tokens/s for each request, where 30 are usual"
+    assert not endpoint.failed(Stalled(URL, "given up"), place, now)
+
+
+@pytest.mark.parametrize(("tokens", "state"), [(JUDGED_TOKENS - 1, "healthy"), (JUDGED_TOKENS, "ejected")])
+def test_a_whole_answer_is_judged_when_it_is_long_enough_to_tell(tokens: int, state: str) -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    endpoint.eject_slow(4.0, 30.0, 100.0)
+    endpoint.probed(None, 200.0)
+    place = streaming(endpoint, 200.0, tokens)
+    endpoint.succeeded(place, 220.0)
+    assert endpoint.state == state
+
+
+def test_readings_move_the_limit_of_one_that_finds_itself_and_say_when_there_is_more_room() -> None:
+    endpoint = Endpoint(URL, 1000, 3, 1.0, limit="auto")
+    endpoint.expect_live(1000.0)
+    assert endpoint.limits_itself
+    assert not endpoint.read(Readings(kv_tokens=100_000), 0.0)
+    assert endpoint.limit == pytest.approx(175.0)
+    assert endpoint.read(Readings(kv_tokens=200_000), 5.0)
+    assert endpoint.limit == pytest.approx(350.0)
+    fixed = Endpoint(URL, 1000, 3, 1.0)
+    assert not fixed.read(Readings(kv_tokens=100_000), 0.0)
+    assert (fixed.limits_itself, fixed.limit) == (False, 1000.0)
