@@ -82,7 +82,7 @@ class Run:
             return self._before
         if self.report is not None:
             published, complete = self.report.published, self.report.complete
-            expected = published.rows if complete else running.progress.expected
+            expected = published.samples if complete else running.progress.expected
             return self._counts(published, Progress(expected=expected, retries=running.progress.retries), None)
         return self._counts(running.published_before, running.progress, running.fleet)
 
@@ -109,9 +109,12 @@ class Run:
 
     def _counts(self, before: PublishedCounts, progress: Progress, fleet: JobFleet | None) -> JobCounts:
         verdicts = Counter(before.by_verdict) + progress.outcomes
+        skipped: Counter[str] = Counter(before.skipped)
+        skipped.update(progress.skipped)
         return JobCounts(
             samples=self.row.samples if progress.expected is None else progress.expected,
             published=before.rows + progress.published,
+            skipped=dict(skipped),
             in_flight=0 if fleet is None else fleet.in_flight,
             waiting=0 if fleet is None else fleet.waiting,
             errors=verdicts["error"],

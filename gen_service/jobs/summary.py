@@ -24,17 +24,20 @@ class Summary:
     Attributes:
         rows: published rows.
         rejected: prompt rows set aside before sampling.
+        skipped: samples that were not made, by reason.
         verdicts: rows by verdict.
         finish_reasons: rows by finish reason; rows without a completion are not in it.
         retries: failed attempts by cause.
         continued: rows whose answer was taken up again from its tokens at least once.
-        prompts: (samples that count, correct ones) of each prompt, for pass@k.
+        prompts: (samples that count, correct ones) of each prompt, for pass@k. A sample that was cut in flight does
+            not count: it never had its chance.
         sources: the same, summed by source.
         tokens: completion tokens of each completion, int32.
     """
 
     rows: int = 0
     rejected: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     verdicts: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
@@ -73,7 +76,8 @@ def summarize(path: str, verdicts: str | None = None) -> Summary:
     Raises:
         SpecError: there is no job at `path`, or no such set of verdicts.
     """
-    summary = Summary(rejected=published_counts(path).rejected)
+    counts = published_counts(path)
+    summary = Summary(rejected=counts.rejected, skipped=counts.skipped)
     tokens: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     for batch in read_batches(path, COLUMNS, verdicts):
         columns = batch.to_pydict()
@@ -82,8 +86,9 @@ def summarize(path: str, verdicts: str | None = None) -> Summary:
         summary.finish_reasons.update(reason for reason in columns["finish_reason"] if reason is not None)
         summary.retries.update(cause for causes in columns["retries"] for cause in causes or ())
         summary.continued += sum(1 for times in columns["continued"] if times)
-        for prompt_id, source, verdict in zip(columns["prompt_id"], columns["source"], columns["verdict"], strict=True):
-            if verdict in JUDGED:
+        judged = (columns[name] for name in ("prompt_id", "source", "verdict", "finish_reason"))
+        for prompt_id, source, verdict, finish_reason in zip(*judged, strict=True):
+            if verdict in JUDGED and finish_reason != "cancelled":
                 _add(summary.prompts, prompt_id, verdict)
                 _add(summary.sources, source, verdict)
         tokens.append(np.array([count for count in columns["completion_tokens"] if count is not None], dtype=np.int32))

@@ -39,6 +39,7 @@ def card(
         _front_matter(job_id, files),
         f"# {job_id}\n\nReasoning traces, one row per sample.",
         f"| | |\n|---|---:|\n{_counts(counts)}",
+        *_skipped(counts),
         f"## Verdicts\n\n| verdict | rows | share |\n|---|---:|---:|\n{_verdicts(counts)}",
         f"## Completion lengths, in tokens\n\n```\n{_histogram(lengths)}\n```",
         f"## Settings\n\n```json\n{orjson.dumps(spec, option=orjson.OPT_INDENT_2).decode()}\n```",
@@ -88,6 +89,14 @@ def _counts(counts: PublishedCounts) -> str:
         "prompt rows set aside": counts.rejected,
     }
     return "\n".join(f"| {name} | {number:,} |" for name, number in rows.items())
+
+
+def _skipped(counts: PublishedCounts) -> list[str]:
+    if not counts.skipped:
+        return []
+    by_size = sorted(counts.skipped.items(), key=lambda item: -item[1])
+    rows = "\n".join(f"| {reason} | {number:,} |" for reason, number in by_size)
+    return [f"## Samples not made, since they were not needed\n\n| reason | samples |\n|---|---:|\n{rows}"]
 
 
 def _verdicts(counts: PublishedCounts) -> str:

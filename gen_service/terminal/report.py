@@ -35,6 +35,9 @@ def print_summary(console: Console, summary: Summary, title: str) -> None:
 def summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     """(name, value) lines of the summary table."""
     yield "rows", f"{summary.rows:,}"
+    if summary.skipped:
+        reasons = sorted(summary.skipped.items(), key=lambda item: -item[1])
+        yield "samples not needed", ", ".join(f"{reason} {count:,}" for reason, count in reasons)
     yield "prompts judged", f"{len(summary.prompts):,}"
     if summary.rejected:
         yield "prompt rows set aside", f"{summary.rejected:,} (dead_letter.jsonl)"

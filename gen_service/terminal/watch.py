@@ -79,7 +79,7 @@ def job_view(view: JobView) -> Group:
     """The live view: a bar, the verdicts, the servers."""
     counts, rates = view.counts, view.rates
     top = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=counts.samples or None, completed=counts.published, width=40)
+    bar = ProgressBar(total=counts.samples or None, completed=counts.done, width=40)
     cells: list[RenderableType] = [Text(view.state, style=STATE_COLOURS.get(view.state, "")), bar, done_of(view)]
     if rates is not None:
         cells += [f"{rates.traces_per_s:.1f} traces/s", f"{rates.tokens_per_s:,.0f} tokens/s"]
@@ -93,7 +93,9 @@ def job_view(view: JobView) -> Group:
         Text(f"{server.url} {server.state} {server.job_in_flight} of {server.in_flight}/{server.limit}")
         for server in view.servers
     ]
-    return Group(top, verdicts, Text(f"in flight {counts.in_flight}, waiting {counts.waiting}"), *servers)
+    return Group(
+        top, verdicts, Text(f"in flight {counts.in_flight}, waiting {counts.waiting}{skipped(view)}"), *servers
+    )
 
 
 def job_line(view: JobView) -> str:
@@ -104,7 +106,7 @@ def job_line(view: JobView) -> str:
         parts.append(
             f"{rates.traces_per_s:.1f} traces/s  {rates.tokens_per_s:,.0f} tokens/s  ETA {duration(rates.eta_s)}"
         )
-    parts.append(f"in flight {counts.in_flight}, waiting {counts.waiting}")
+    parts.append(f"in flight {counts.in_flight}, waiting {counts.waiting}{skipped(view)}")
     parts += [f"{outcome}={count:,}" for outcome, count in sorted(counts.verdicts.items())]
     return "  ".join(parts)
 
@@ -122,6 +124,12 @@ def say_end(console: Console, view: JobView) -> None:
 def readable(words: object) -> str:
     """Words from elsewhere without characters that steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in str(words))
+
+
+def skipped(view: JobView) -> str:
+    """How many samples are not needed; nothing when all are."""
+    number = sum(view.counts.skipped.values())
+    return f", not needed {number:,}" if number else ""
 
 
 def done_of(view: JobView) -> str:

@@ -10,12 +10,14 @@ from gen_service.verification import boxes as boxed
 from gen_service.verification import phrases
 from gen_service.verification.formulas import Found, last_formula, last_number, trimmed
 
-VERSION = 2  # raised whenever another answer may be found
+VERSION = 3  # raised whenever another answer may be found
 
 _THINK_OPEN = "<think>"
 _THINK_CLOSE = "</think>"
 _TAG_OPEN = "<answer>"
 _TAG_CLOSE = "</answer>"
+# Finish reasons of a text that did not end by itself: at the token limit, or cut in flight as it was not needed.
+CUT_OFF = frozenset({"length", "cancelled"})
 # Bounds the time on the event loop; 32k tokens are about 130,000 characters.
 _SEARCHED = 200_000
 
@@ -62,7 +64,7 @@ def extract(
     (5) `phrase`: the last statement of the answer in words, see `phrases.phrase`.
     (6) With `choices`, `choice`: the letter that (5) or the last line gives.
     (7) `alone`: the whole text, when it is one formula or one short line without prose.
-    A text cut by the token limit counts only by (2) and (3), whose end is certain, and only when no later box was cut
+    A text that was cut off counts only by (2) and (3), whose end is certain, and only when no later box was cut
     open; else it is `truncated`. `reasoning` is never searched: a number met on the way is not an answer. Only the
     last 200,000 characters are.
 
@@ -73,11 +75,11 @@ def extract(
     Args:
         reasoning: the thinking, where the server or client split it off; None when there was none.
         content: the text after the thinking.
-        finish_reason: as the server gave it; `length` means cut by the token limit.
+        finish_reason: as the server gave it; those in CUT_OFF mean that the text did not end by itself.
         policy: `strict` for rewards and published verdicts; `lenient` for the evaluation of weak models.
         choices: whether the answer is one of several choices named by letters.
     """
-    cut = finish_reason == "length"
+    cut = finish_reason in CUT_OFF
     closed = content.rfind(_THINK_CLOSE)
     after = closed + len(_THINK_CLOSE) if closed >= 0 else 0
     thinking = content.find(_THINK_OPEN, after) >= 0

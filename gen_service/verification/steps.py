@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from gen_service.records import How, Outcome, Verdict
 from gen_service.settings import ExtractionPolicy
-from gen_service.verification.extract import extract
+from gen_service.verification.extract import CUT_OFF, extract
 from gen_service.verification.grade import Grade
 from gen_service.verification.kind import Kind
 
 _LONGEST_NORMALISED = 2_000
 EMPTY_GOLD = "the gold is empty"
+_NO_ANSWER = "no final answer in the text"
+_AT_THE_LIMIT = "the token limit came before a final answer"
+_NOT_NEEDED = "cut off before a final answer: the sample was not needed any more"
 _THINK_OPEN = "<think>"
 _THINK_CLOSE = "</think>"
 
@@ -24,6 +27,7 @@ class Reading:
         outcome: `truncated` or `no_answer`, or None when there is an answer to grade.
         answer: the answer to grade, "" when there is none.
         extracted, normalised, how: as in a verdict.
+        missing: why there is no answer to grade, "" when there is one.
     """
 
     outcome: Outcome | None
@@ -31,6 +35,7 @@ class Reading:
     extracted: str | None
     normalised: str | None
     how: How
+    missing: str = ""
 
     def verdict(self, grade: Grade, cpu_s: float = 0.0) -> Verdict:
         """The verdict that a grade of this answer is."""
@@ -40,9 +45,7 @@ class Reading:
         """The verdict when there is no answer to grade."""
         if self.outcome is None:
             return None
-        truncated = self.outcome == "truncated"
-        reason = "the token limit came before a final answer" if truncated else "no final answer in the text"
-        return Verdict(self.outcome, reason, how=self.how)
+        return Verdict(self.outcome, self.missing, how=self.how)
 
 
 def read(kind: Kind, policy: ExtractionPolicy, reasoning: str | None, content: str, finish_reason: str) -> Reading:
@@ -55,9 +58,9 @@ def read(kind: Kind, policy: ExtractionPolicy, reasoning: str | None, content: s
         return _text(content, finish_reason)
     found = extract(reasoning, content, finish_reason, policy=policy, choices=kind.choices)
     if found.truncated:
-        return Reading("truncated", "", None, None, found.how)
+        return _truncated(found.how, finish_reason)
     if found.answer is None:
-        return Reading("no_answer", "", None, None, found.how)
+        return _no_answer(found.how)
     normalised = kind.normalised(found.answer) if len(found.answer) <= _LONGEST_NORMALISED else None
     return Reading(None, found.answer, found.answer, normalised, found.how)
 
@@ -72,7 +75,16 @@ def settled(kind: Kind, gold: str, answer: str) -> Grade | None:
 def _text(content: str, finish_reason: str) -> Reading:
     closed = content.rfind(_THINK_CLOSE)
     text = content[closed + len(_THINK_CLOSE) :] if closed >= 0 else content
-    if finish_reason == "length" or _THINK_OPEN in text:
-        return Reading("truncated", "", None, None, "none")
+    if finish_reason in CUT_OFF or _THINK_OPEN in text:
+        return _truncated("none", finish_reason)
     text = text.strip()
-    return Reading(None, text, None, None, "text") if text else Reading("no_answer", "", None, None, "none")
+    return Reading(None, text, None, None, "text") if text else _no_answer("none")
+
+
+def _truncated(how: How, finish_reason: str) -> Reading:
+    missing = _NOT_NEEDED if finish_reason == "cancelled" else _AT_THE_LIMIT
+    return Reading("truncated", "", None, None, how, missing)
+
+
+def _no_answer(how: How) -> Reading:
+    return Reading("no_answer", "", None, None, how, _NO_ANSWER)

@@ -95,10 +95,12 @@ class _View(BaseModel):
 
 
 class JobCounts(_View):
-    """How much of a job is done. `samples` is None while the number of prompts is not known."""
+    """How much of a job is done: of `samples` each gets a row (`published`) or is not needed (`skipped`, by reason).
+    `samples` is None while the number of prompts is not known."""
 
     samples: int | None = None
     published: int = 0
+    skipped: dict[str, int] = Field(default_factory=dict)
     in_flight: int = 0
     waiting: int = 0
     errors: int = 0
@@ -107,6 +109,11 @@ class JobCounts(_View):
     retries: dict[str, int] = Field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def done(self) -> int:
+        """Samples that need no more work."""
+        return self.published + sum(self.skipped.values())
 
 
 class JobRates(_View):

@@ -13,6 +13,13 @@ def test_lengths_are_bars_without_gaps() -> None:
     assert [line.count("#") for line in lines] == [1, 0, 0, BAR_CHARS, 0, BAR_CHARS // 2]
 
 
+def test_samples_not_made_are_counted_by_reason() -> None:
+    text = card("job", {}, PublishedCounts(rows=1, skipped={"given_up": 7, "solved": 1200}), {}, [])
+    section = text.split("## Samples not made")[1].split("##")[0]
+    assert section.splitlines()[4:6] == ["| solved | 1,200 |", "| given_up | 7 |"]
+    assert "not made" not in card("job", {}, PublishedCounts(rows=1), {}, [])
+
+
 def test_a_job_without_rows_names_no_files() -> None:
     text = card("job", {}, PublishedCounts(), {}, [])
     assert "configs" not in yaml.safe_load(text.split("---")[1])

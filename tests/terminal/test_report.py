@@ -37,6 +37,13 @@ def summary() -> Summary:
     return made
 
 
+def test_samples_not_needed_are_shown_by_reason() -> None:
+    made = summary()
+    made.skipped = {"given_up": 7, "solved": 1200}
+    assert dict(summary_rows(made))["samples not needed"] == "solved 1,200, given_up 7"
+    assert "samples not needed" not in dict(summary_rows(summary()))
+
+
 def test_the_table_holds_the_numbers() -> None:
     rows = dict(summary_rows(summary()))
     assert rows["rows"] == "8"

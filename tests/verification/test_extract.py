@@ -211,14 +211,16 @@ def test_the_lenient_rule_reads_a_cut_text_and_thinking_that_was_split_off() -> 
     ],
 )
 def test_text_cut_before_an_answer_is_truncated(reasoning: str | None, content: str, finish_reason: str) -> None:
-    found = extract(reasoning, content, finish_reason)
-    assert (found.answer, found.how, found.truncated, found.start, found.end) == (None, "none", True, -1, -1)
+    for reason in (finish_reason, "cancelled"):
+        found = extract(reasoning, content, reason)
+        assert (found.answer, found.how, found.truncated, found.start, found.end) == (None, "none", True, -1, -1)
 
 
 @pytest.mark.parametrize("content", [r"\boxed{42}", r"\boxed{42} and to check", "<answer>42</answer> and"])
 def test_a_complete_answer_before_the_cut_counts(content: str) -> None:
-    found = extract("hmm", content, "length")
-    assert (found.answer, found.truncated) == ("42", False)
+    for reason in ("length", "cancelled"):
+        found = extract("hmm", content, reason)
+        assert (found.answer, found.truncated) == ("42", False)
 
 
 def test_thinking_is_never_searched() -> None:

@@ -52,6 +52,16 @@ async def test_verdicts() -> None:
     assert all(verdict.reason for verdict in verdicts)
 
 
+@pytest.mark.parametrize("kind", ["math", "exact"])
+async def test_a_sample_cut_in_flight_is_truncated_and_the_reason_says_so(kind: str) -> None:
+    async with Verifier(SETTINGS.model_copy(update={"kind": kind})) as verifier:
+        cut = await verifier.verify(trace("The answer is 4", finish="cancelled"))
+        limited = await verifier.verify(trace("The answer is 4", finish="length"))
+    assert (cut.outcome, limited.outcome) == ("truncated", "truncated")
+    assert cut.reason == "cut off before a final answer: the sample was not needed any more"
+    assert limited.reason == "the token limit came before a final answer"
+
+
 async def test_verification_off_is_unverified() -> None:
     async with Verifier(VerificationSettings(enabled=False)) as off:
         assert (await off.verify(trace(r"\boxed{4}"))).outcome == "unverified"
