@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from gen_service.endpoints.attempts import Attempts
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.endpoint import Endpoint, Place
+from gen_service.endpoints.interruption import Interruption
 from gen_service.endpoints.places import Places
 from gen_service.endpoints.question import Questions
 from gen_service.endpoints.servers import Notice, Requests, Servers, now
 from gen_service.endpoints.shares import Share
-from gen_service.errors import EndpointError, RequestRefused, ServerFailed
-from gen_service.records import Completion, Sample
+from gen_service.errors import EndpointError, RequestRefused, ServerFailed, StreamBroken
+from gen_service.records import Completion, Partial, Sample
 from gen_service.settings import EndpointSettings, SamplingSettings
 
 LONGEST_BACKOFF_S = 30.0
 NOT_FOUND = 404
+NEVER = sys.maxsize
+
+OnPartial = Callable[[Partial], None]
 
 
 class JobFleet:
@@ -37,6 +42,8 @@ class JobFleet:
     Attributes:
         model: None until it is known.
         on_bound: called each time a request of the job gets a place; set by whoever feeds the job.
+        discarded_tokens: tokens that came and are in no completion and no partial: what began anew, what of a broken
+            answer could not be gone on from, what was lost by an error or a cancellation.
     """
 
     def __init__(
@@ -57,7 +64,9 @@ class JobFleet:
         self.places = places
         self._wish = model
         self._questions = Questions(sampling)
-        self._attempts = settings.attempts
+        self._settings = settings
+        self._open: dict[str, Interruption] = {}
+        self.discarded_tokens = 0
         self._retrying = AsyncRetrying(wait=wait_random_exponential(settings.backoff_s, LONGEST_BACKOFF_S))
         self._client = client
         self._servers = servers
@@ -90,29 +99,60 @@ class JobFleet:
         self.places.leave(self._line)
         self._on_leave(self)
 
-    async def complete(self, sample: Sample, more_tokens: int = 0) -> Completion:
+    async def complete(
+        self,
+        sample: Sample,
+        more_tokens: int = 0,
+        *,
+        partial: Partial | None = None,
+        on_partial: OnPartial | None = None,
+    ) -> Completion:
         """One sample's completion.
 
         Args:
-            sample: what to ask.
+            sample: what to ask; open only once at a time.
             more_tokens: when the answer is cut by its budget, go on from its tokens for up to this many more.
+            partial: what an earlier run kept of the answer: it goes on from there, where the settings let it.
+            on_partial: given what has come, to be kept, about each `partial_tokens` new tokens, and when the caller's
+                task is cancelled.
 
         Returns:
-            The completion, with the cause of each failed attempt in `retries`.
+            The completion, with the cause of each failed attempt in `retries`. After `cut` it holds what came, which
+            may be nothing, and ends with `cancelled`. One that went on from a partial has its `started_at`, and as
+            `total_s` the time in this run.
 
         Raises:
             EndpointError: the server refused the request for good, or the attempts are used up; its `retries` holds
                 the causes.
         """
-        attempts = Attempts(self._questions.of(sample), self._attempts)
+        attempts = Attempts(self._questions.of(sample), self._settings, more_tokens, partial)
+        reading = _Reading(attempts, self._settings.partial_tokens, on_partial)
+        cut = self._open[sample.sample_id] = Interruption()
         try:
-            endpoint = await self._send_until_done(attempts)
+            with cut:
+                await self._send_until_whole(attempts, reading)
         except EndpointError as error:
+            self.discarded_tokens += attempts.draft.tokens
             error.retries = tuple(attempts.retries)
             raise
-        if more_tokens and attempts.draft.finish_reason == "length" and attempts.can_continue:
-            endpoint = await self._send_more(attempts, more_tokens, endpoint)
-        return attempts.completion(endpoint.url, now())
+        except asyncio.CancelledError:
+            self.discarded_tokens += attempts.draft.tokens - reading.keep()
+            raise
+        finally:
+            self.discarded_tokens += attempts.discarded_tokens
+            if self._open.get(sample.sample_id) is cut:
+                del self._open[sample.sample_id]
+        if cut.happened:
+            attempts.cut()
+        return attempts.completion(now())
+
+    def cut(self, sample_id: str) -> bool:
+        """End a sample's `complete` now, wherever it is; False where it is not open.
+
+        Called while its last tokens are read, the sample may still end as a whole answer.
+        """
+        one = self._open.get(sample_id)
+        return one is not None and one.ask()
 
     def look(self) -> None:
         """The servers changed: take a model if there is none yet, and say so when none is there to be had."""
@@ -138,21 +178,21 @@ class JobFleet:
     def _bound(self) -> None:
         self.on_bound()
 
-    async def _send_more(self, attempts: Attempts, more_tokens: int, endpoint: Endpoint) -> Endpoint:
-        """Go on from a truncated answer; one that cannot go on stays the truncated answer it was."""
-        draft = attempts.draft
-        attempts.budget = len(draft.token_ids) + more_tokens
-        attempts.draft = draft.reopened()
+    async def _send_until_whole(self, attempts: Attempts, reading: _Reading) -> None:
+        await self._send_until_done(attempts, reading)
+        if not attempts.may_get_more:
+            return
+        truncated = attempts.get_more()
         try:
-            return await self._send_until_done(attempts)
+            await self._send_until_done(attempts, reading)
         except EndpointError:
-            attempts.draft = draft
-            return endpoint
+            # One that cannot go on stays the truncated answer that it was.
+            attempts.take_back(truncated)
 
-    async def _send_until_done(self, attempts: Attempts) -> Endpoint:
+    async def _send_until_done(self, attempts: Attempts, reading: _Reading) -> None:
         while True:
             try:
-                return await self._send(attempts)
+                return await self._send(attempts, reading)
             except EndpointError as error:
                 if not attempts.may_try_again(error):
                     raise
@@ -164,16 +204,22 @@ class JobFleet:
         state.attempt_number = failures
         return self._retrying.wait(state)
 
-    async def _send(self, attempts: Attempts) -> Endpoint:
+    async def _send(self, attempts: Attempts, reading: _Reading) -> None:
         """One attempt: wait for a server with room, send, and tell that server's state what came of it."""
         place = await self.places.take(self._line, attempts.question.prompt_id, attempts.avoid)
         assert self.model is not None
         endpoint = place.endpoint
-        attempts.sent(place.sent_at)
+        attempts.sent(endpoint, place.sent_at)
         budget = attempts.budget_at(endpoint.models.get(self.model))
         attempts.draft.on_first_token = partial(self._servers.answers, place)
+        reading.begin(place)
+        given_up = Interruption()
+        place.give_up = partial(_ask, given_up)
         try:
-            await self._client.stream(endpoint.url, self.model, attempts.question, attempts.draft, budget)
+            with given_up:
+                await self._client.stream(endpoint.url, self.model, attempts.question, attempts.draft, budget)
+            if given_up.happened and not attempts.draft.is_whole:
+                raise StreamBroken(endpoint.url, "given up, to go on at another server")
             endpoint.succeeded(place, now())
         except RequestRefused as error:
             if error.status != NOT_FOUND or await self._servers.still_offers(place, self.model):
@@ -183,11 +229,59 @@ class JobFleet:
             attempts.failed(failure, False, endpoint)
             raise failure from error
         except EndpointError as error:
-            attempts.failed(error, self._servers.failed(place, error), endpoint)
+            counts = self._servers.failed(place, error)
+            attempts.failed(error, counts and not given_up.happened, endpoint)
             raise
         finally:
             self.places.give_back(place)
-        return endpoint
+
+
+class _Reading:
+    """Follows one sample's answer while it comes: counts its tokens at each place, and keeps partials of it.
+
+    Args:
+        every: new tokens after which a partial is kept; None for never.
+    """
+
+    __slots__ = ("_attempts", "_every", "_first", "_next", "_on_partial", "_place")
+
+    def __init__(self, attempts: Attempts, every: int | None, on_partial: OnPartial | None) -> None:
+        self._attempts = attempts
+        self._every = every if on_partial is not None else None
+        self._on_partial = on_partial if every is not None else None
+        self._place: Place | None = None
+        self._first = 0
+        self._next = NEVER if self._every is None else attempts.draft.pieces + self._every
+
+    def begin(self, place: Place) -> None:
+        """What comes from now on comes from this place."""
+        draft = self._attempts.draft
+        draft.on_progress = self._came
+        self._place = place
+        self._first = draft.pieces
+        if self._every is not None:
+            self._next = min(self._next, self._first + self._every)
+
+    def keep(self) -> int:
+        """Keep what has come so far; how many tokens were kept."""
+        kept = None if self._on_partial is None else self._attempts.partial()
+        if kept is None or self._on_partial is None:
+            return 0
+        self._on_partial(kept)
+        return len(kept.token_ids)
+
+    def _came(self) -> None:
+        pieces = self._attempts.draft.pieces
+        assert self._place is not None
+        self._place.tokens = pieces - self._first
+        if pieces >= self._next:
+            assert self._every is not None
+            self._next = pieces + self._every
+            self.keep()
+
+
+def _ask(interruption: Interruption) -> None:
+    interruption.ask()
 
 
 def _nothing() -> None:

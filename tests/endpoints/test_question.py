@@ -101,12 +101,26 @@ def test_the_budget_is_what_the_line_says(line: BatchLine, budget: int | None) -
         {"response_format": {"type": "json_object"}},
         {"structured_outputs": {"regex": "[0-9]+"}},
         {"guided_json": {"type": "object"}},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": -0.5},
+        {"bad_words": ["never"]},
+        {"repetition_detection": {"max_pattern_size": 4}},
+        {"truncate_prompt_tokens": 100},
     ],
 )
-def test_text_that_is_held_back_or_under_a_grammar_is_not_taken_up_in_its_middle(body: dict[str, Any]) -> None:
+def test_what_looks_back_at_the_answers_beginning_is_not_taken_up_in_its_middle(body: dict[str, Any]) -> None:
     assert not question(chat(**body)).is_exact
     if "stop" not in body:
         assert not question(None, SamplingSettings(extra=body)).is_exact
+
+
+def test_penalties_of_nothing_and_a_least_length_are_taken_up() -> None:
+    """vLLM counts `min_tokens` from where it begins itself."""
+    one = question(chat(min_tokens=5, presence_penalty=0.0, frequency_penalty=0, repetition_penalty=1.1))
+    assert one.is_exact
+    assert asked(one)[1]["min_tokens"] == 5
+    assert asked(one, begun(3))[1]["min_tokens"] == 2
+    assert asked(one, begun(9))[1]["min_tokens"] == 0
 
 
 @pytest.mark.parametrize(
