@@ -118,6 +118,9 @@ class Servers:
         """A request failed; whether that counts against its sample."""
         endpoint, ejections = place.endpoint, place.endpoint.ejections
         counts = endpoint.failed(error, place, now())
+        if endpoint not in self.endpoints:
+            # It was removed, and was to be expected to go.
+            return False
         if endpoint.ejections > ejections:
             self._ejected(endpoint)
         elif endpoint.state == "draining" and endpoint not in self._drained:
@@ -235,6 +238,7 @@ class Servers:
             self._on_change()
         for gone in self._asked_at.keys() - set(self.endpoints):
             del self._asked_at[gone]
+        self._drained.intersection_update(self.endpoints)
 
     async def _read_later(self, endpoint: Endpoint) -> None:
         try:
