@@ -109,6 +109,8 @@ def view_of(**more: Any) -> JobView:
 def test_a_line_says_how_far_how_fast_and_how_good() -> None:
     words = "running 1,200/2,000 rows  40.2 traces/s  3,000 tokens/s  ETA 20s  in flight 30, waiting 4  correct=1,100"
     assert job_line(view_of()) == words
+    steered = job_line(view_of(rates=None, counts={"samples": 2000, "published": 1200, "skipped": {"solved": 700}}))
+    assert steered == "running 1,200/2,000 rows  in flight 0, waiting 0, not needed 700"
     unknown = job_line(view_of(rates=None, counts={}, state="queued"))
     assert unknown == "queued 0/? rows  in flight 0, waiting 0"
 
