@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gen_service.endpoints.simulated.faults import Faults
+from gen_service.endpoints.simulated.lengths import Lengths
 from gen_service.endpoints.simulated.profiles import engine_profile
 from gen_service.endpoints.simulated.running import run_simulated_server
 from gen_service.endpoints.simulated.script import Script
@@ -25,6 +26,19 @@ def distribution(text: str) -> Distribution:
     if len(values) > 3:
         raise ValueError(text)
     return LogNormal(*values)
+
+
+def lengths(text: str, seed: int) -> Lengths:
+    """`6000:0.9:32768:0.7`: mean, standard deviation of the logarithm, cap, correlation of siblings.
+
+    Raises:
+        ValueError, SpecError: it is something else.
+    """
+    values = [float(part) for part in text.split(":")]
+    if len(values) != 4:
+        raise ValueError(f"lengths are MEAN:SIGMA:CAP:RHO, such as 6000:0.9:32768:0.7, got {text!r}")
+    mean, sigma, cap, rho = values
+    return Lengths(mean=mean, cap=int(cap), sigma=sigma, sibling_correlation=rho, seed=seed)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,9 +59,10 @@ def _settings(options: argparse.Namespace) -> SimulationSettings:
     engine = None if options.engine is None else engine_profile(options.engine)
     if engine is not None and options.stream_interval is not None:
         engine = replace(engine, stream_interval=options.stream_interval)
+    length = options.length if options.lengths is None else lengths(options.lengths, options.seed)
     return SimulationSettings(
         model=options.model,
-        script=Script(options.seed, options.length, options.unit, timing, options.p_right, not options.no_reasoning),
+        script=Script(options.seed, length, options.unit, timing, options.p_right, not options.no_reasoning),
         faults=Faults(**dict(options.fault), refused_marker=options.refuse),
         max_model_len=options.max_model_len,
         stream_interval=1 if options.stream_interval is None else options.stream_interval,
@@ -75,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="simulated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=distribution, default=Fixed(60), help="of an answer: N, or MEDIAN:P99[:CAP]")
+    parser.add_argument(
+        "--lengths", metavar="MEAN:SIGMA:CAP:RHO", help="instead: lognormal, siblings alike by the correlation RHO"
+    )
     parser.add_argument("--unit", choices=("tokens", "bytes"), default="tokens")
     parser.add_argument("--first-token", type=distribution, default=Fixed(0.0), help="seconds")
     parser.add_argument("--rate", type=float, default=math.inf, help="tokens per second of each sequence")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
 from gen_service.endpoints.simulated.engine import Engine, EngineProfile, EngineSequence
 from gen_service.endpoints.simulated.engine_sequence import ENDED, WAITING
@@ -11,6 +12,9 @@ from gen_service.endpoints.simulated.exposition import ServerNumbers
 from gen_service.endpoints.simulated.pacing import Feed
 from gen_service.endpoints.simulated.request import Request
 from gen_service.endpoints.simulated.script import Answer
+
+# A clock may be rounded to before the event that a timer was set for: the next try must not come at that same time.
+_LEAST_S: Final = 0.001
 
 
 class LiveEngine:
@@ -102,7 +106,7 @@ class LiveEngine:
     def _set_timer(self) -> None:
         if not self._waiters or (event := self.engine.next_event()) is None:
             return
-        due = max(self._ticked + self._tick_s, self._origin + event / self._time_scale)
+        due = max(self._ticked + self._tick_s, self._origin + event / self._time_scale, self._loop.time() + _LEAST_S)
         if self._timer is not None:
             if self._timer.when() <= due:
                 return

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen_service.endpoints.simulated import tokenizer
+from gen_service.endpoints.simulated.lengths import Lengths
 from gen_service.endpoints.simulated.timing import Distribution, Fixed, Pace, Timing, TokenRate
 
 _SUM: Final = re.compile(r"(\d{1,18})\s*\+\s*(\d{1,18})")
@@ -39,13 +40,14 @@ class Script:
 
     Attributes:
         seed: the simulation's seed.
-        length: of a whole answer, in `unit`; the final answer itself (about 8 tokens, 25 bytes) is always there.
+        length: of a whole answer, in `unit`; the final answer itself (about 8 tokens, 25 bytes) is always there. With
+            `Lengths` the prompt's text and the request's identity say it, and siblings are alike.
         unit: `tokens` counts every id; `bytes` counts the text of reasoning and content without the tags.
         reasoning: whether all but the final answer stands between `<think>` tags.
     """
 
     seed: int = 0
-    length: Distribution = field(default_factory=lambda: Fixed(60))
+    length: Distribution | Lengths = field(default_factory=lambda: Fixed(60))
     unit: Literal["tokens", "bytes"] = "tokens"
     timing: Timing = field(default_factory=TokenRate)
     p_right: float = 1.0
@@ -55,7 +57,11 @@ class Script:
         """The answer to a rendered prompt for a request's identity (its X-Request-Id, or its seed)."""
         digest = hashlib.blake2b(f"{self.seed}\0{identity}\0{prompt}".encode(), digest_size=32).digest()
         length, latency, right, number = uniforms(digest)
-        ids = self._filled(digest, self._final(prompt, right, number), round(self.length.at(length)))
+        if isinstance(self.length, Lengths):
+            asked = self.length.tokens(prompt, identity)
+        else:
+            asked = round(self.length.at(length))
+        ids = self._filled(digest, self._final(prompt, right, number), asked)
         return Answer(ids, self.timing.pace(latency, len(ids)))
 
     def latency_s(self, prompt: str, identity: str, max_tokens: int | None = None) -> float:

@@ -66,6 +66,8 @@ class SimulationSettings:
         for name in ("slow", "time_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive factor, got {getattr(self, name)}")
+        if self.engine is not None and not 0 <= self.tick_s < math.inf:
+            raise ValueError(f"tick_s must be seconds, 0 or more, with an engine, got {self.tick_s}")
         if self.engine is not None and self.max_model_len > self.engine.kv_tokens:
             raise ValueError(
                 f"max_model_len={self.max_model_len} does not fit in the engine's KV cache of {self.engine.kv_tokens} "
