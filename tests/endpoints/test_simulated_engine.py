@@ -47,7 +47,7 @@ SHORT = Fixed(100)
 
 
 def settings_of(
-    profile: EngineProfile, length: Fixed | LogNormal | Lengths = Fixed(100), **more: object
+    profile: EngineProfile, length: Fixed | LogNormal | Lengths = SHORT, **more: object
 ) -> SimulationSettings:
     script = Script(length=length)
     return SimulationSettings(engine=profile, max_model_len=1500, script=script, **{"tick_s": 0.001, **more})  # type: ignore[arg-type]
