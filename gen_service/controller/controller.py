@@ -236,7 +236,7 @@ class Controller:
     def view(self, row: JobRow) -> JobView:
         """The job as it is shown, with live numbers while it runs. The row of one that has ended says all."""
         run = None if row.state in FINAL else self.running.get(row.id)
-        return view(row, run, self.fleet.endpoints)
+        return view(row, run, self.fleet)
 
     def changed(self, job_id: str) -> asyncio.Event:
         """An event that the job's next change sets: of its state, a notice, or that the service drains. Ask for it

@@ -20,7 +20,7 @@ from gen_service.controller.run import Run
 from gen_service.controller.verifiers import Verifiers
 from gen_service.controller.watch import LoopLag
 from gen_service.endpoints.endpoint import Endpoint, State
-from gen_service.endpoints.fleet import Fleet
+from gen_service.endpoints.fleet import LEAVING, Fleet
 from gen_service.errors import CAUSES
 from gen_service.metrics import Declared, Metrics
 from gen_service.service_settings import ServiceSettings
@@ -191,7 +191,8 @@ def _one(read: Callable[[Measured], float]) -> Reading:
 
 
 def _servers(read: Callable[[Endpoint], float]) -> Reading:
-    return lambda all_: [((one.url,), read(one)) for one in all_.controller.fleet.endpoints]
+    """Of each server, also of one that is leaving while requests are in flight there, and then no more."""
+    return lambda all_: [((one.url,), read(one)) for one in all_.controller.fleet.known]
 
 
 def _disk(together: Callable[[Iterable[float]], float], read: Callable[[Backlog], float]) -> Reading:
@@ -214,13 +215,14 @@ def _running(read: Callable[[JobCounts], float | None]) -> Reading:
 
 
 def _states(all_: Measurements) -> Iterator[Labelled]:
-    for endpoint in all_.controller.fleet.endpoints:
-        for state in get_args(State):
-            yield (endpoint.url, state), float(endpoint.state == state)
+    fleet = all_.controller.fleet
+    for endpoint in fleet.known:
+        for state in (*get_args(State), LEAVING):
+            yield (endpoint.url, state), float(fleet.state_of(endpoint) == state)
 
 
 def _failures(all_: Measurements) -> Iterator[Labelled]:
-    for endpoint in all_.controller.fleet.endpoints:
+    for endpoint in all_.controller.fleet.known:
         for cause in CAUSES:
             yield (endpoint.url, cause), endpoint.failures.get(cause, 0)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 
 from gen_service.controller.endings import Wish
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.fleet import Fleet
 from gen_service.endpoints.job_fleet import JobFleet
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
@@ -93,18 +92,18 @@ class Run:
         rate = self._rates.at(asyncio.get_running_loop().time(), self.running.progress)
         return JobRates(traces_per_s=rate.rows, tokens_per_s=rate.tokens, eta_s=rate.left_s)
 
-    def servers(self, endpoints: Sequence[Endpoint]) -> list[ServerLoad]:
-        """Each server as the job sees it."""
-        fleet = None if self.running is None else self.running.fleet
+    def servers(self, fleet: Fleet) -> list[ServerLoad]:
+        """Each server as the job sees it, those that are leaving among them."""
+        own = None if self.running is None else self.running.fleet
         return [
             ServerLoad(
                 url=endpoint.url,
-                state=endpoint.state,
-                job_in_flight=0 if fleet is None else fleet.in_flight_at(endpoint.url),
+                state=fleet.state_of(endpoint),
+                job_in_flight=0 if own is None else own.in_flight_at(endpoint.url),
                 in_flight=endpoint.in_flight,
                 limit=int(endpoint.limit),
             )
-            for endpoint in endpoints
+            for endpoint in fleet.known
         ]
 
     def _counts(self, before: PublishedCounts, progress: Progress, fleet: JobFleet | None) -> JobCounts:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gen_service.controller.run import Run
 from gen_service.controller.specs import is_ours
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.fleet import Fleet
 from gen_service.store.rows import JobRow
 from gen_service.wire.jobs import JobCounts, JobView
 from gen_service.wire.states import FINAL
@@ -15,12 +14,12 @@ from gen_service.wire.states import FINAL
 _WISHES = {"pause": "pausing: running samples have their grace", "requeue": "stopping: it goes on when its turn comes"}
 
 
-def view(row: JobRow, run: Run | None, endpoints: Sequence[Endpoint]) -> JobView:
+def view(row: JobRow, run: Run | None, fleet: Fleet) -> JobView:
     """The job.
 
     Args:
         run: of a job that runs.
-        endpoints: the servers.
+        fleet: the servers.
     """
     ended = next((row.times.get(state) for state in FINAL if state == row.state), None)
     return JobView(
@@ -38,7 +37,7 @@ def view(row: JobRow, run: Run | None, endpoints: Sequence[Endpoint]) -> JobView
         finished_at=_time(ended),
         counts=counts(row, run),
         rates=None if run is None else run.rates(),
-        servers=[] if run is None else run.servers(endpoints),
+        servers=[] if run is None else run.servers(fleet),
         output=None if is_ours(row) else f"{row.spec['output']['path'].rstrip('/')}/{row.id}",
         metadata=row.metadata,
         request=row.request,

@@ -172,6 +172,30 @@ async def test_a_dead_server_is_shown_as_ejected_with_what_failed(open_service: 
         assert page("retries_total", cause="unreachable") + page("retries_total", cause="stream_broken") == failed
 
 
+async def test_a_removed_server_is_shown_while_it_is_leaving_and_no_more_then(open_service: OpenService) -> None:
+    async with open_service("silent", "silent") as service:
+        measurements, fleet = Measurements(service.controller), service.controller.fleet
+        gone, stays = (server.url for server in service.servers)
+        row = await service.submit(20)
+        await service.asked(8)
+        fleet.remove(gone)
+        page = await scrape(measurements)
+        assert page("in_flight", server=gone) + page("in_flight", server=stays) == page("job_in_flight", job_id=row.id)
+        assert page("in_flight", server=gone) >= 1
+        assert page("server_state", server=gone, state="leaving") == 1
+        assert page("server_state", server=gone, state="healthy") == 0
+        assert page("server_state", server=stays, state="leaving") == 0
+        seen = service.controller.view(await service.get(row)).servers
+        assert {one.url: one.state for one in seen} == {stays: "healthy", gone: "leaving"}
+        assert sum(one.job_in_flight for one in seen) == page("job_in_flight", job_id=row.id)
+        await service.controller.cancel(None, row.id)
+        await service.ended(row)
+        page = await scrape(measurements)
+        assert {sample.labels["server"] for sample in page.samples if "server" in sample.labels} == {stays}
+        fleet.add(gone)
+        assert (await scrape(measurements))("server_answers_total", server=gone) == 0
+
+
 async def test_a_scrape_goes_without_what_cannot_be_looked_up(open_service: OpenService) -> None:
     async with open_service("quick") as service:
         measurements = Measurements(service.controller)
