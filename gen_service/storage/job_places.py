@@ -39,6 +39,11 @@ class JobPlaces:
         """Where files wait for their upload."""
         return self.journal / "staging"
 
+    @property
+    def partials(self) -> Path:
+        """The folder of what has come of unfinished completions."""
+        return self.journal / "partials"
+
     def seen(self, name: str) -> Path:
         """The file of one on-disk set of keys."""
         return self.journal / f"seen-{name}.sqlite"
