@@ -170,7 +170,7 @@ class JobFleet:
 
     def _why_it_waits(self) -> str:
         if all(one.state == "ejected" for one in self.endpoints):
-            reasons = "; ".join(one.reason for one in self.endpoints)
+            reasons = "; ".join(one.reason for one in self.endpoints) or "there is none"
             return f"waiting: no server is healthy, the job goes on when one is ({reasons})"
         served = "; ".join(f"{one.url} {one.reason or f'serves {list(one.models)}'}" for one in self.endpoints)
         return f"waiting: no healthy server offers {self.model!r}, the job goes on when one does ({served})"

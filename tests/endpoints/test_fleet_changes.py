@@ -208,7 +208,7 @@ async def test_without_any_server_a_job_waits_says_so_and_goes_on_when_one_comes
         tasks = asked(job, range(12))
         await until(lambda: servers[0].numbers.running == 4)
         fleet.remove(servers[0].url)
-        await notices.heard("waiting: no server")
+        await notices.heard("waiting: no server is healthy, the job goes on when one is (there is none)")
         await until(lambda: not fleet.leaving)
         assert (fleet.endpoints, job.waiting, sum(task.done() for task in tasks)) == ([], 8, 4)
         fleet.add(servers[1].url)
