@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from gen_service.errors import BadPromptRow, StorageError
-from gen_service.records import Skipped, Trace
+from gen_service.records import Partial, Skipped, Trace
 from gen_service.settings import OutputSettings
 from gen_service.storage.backlog import Backlog
 from gen_service.storage.disk_space import SpaceWaiter
@@ -128,6 +128,7 @@ class JobFolder:
         if not self._stations.known.done.add(skipped.sample_id):
             raise StorageError(f"sample {skipped.sample_id} is done already: it cannot be skipped")
         self._stations.known.skipped.add(skipped.sample_id)
+        self._stations.partials.finished(skipped.sample_id)
         self._stations.skips.add(skipped)
 
     async def keep_up(self) -> None:
@@ -161,6 +162,7 @@ class JobFolder:
         if not self._stations.known.done.add(sample_id):
             raise StorageError(f"sample {sample_id} is recorded already")
         position = await self._stations.journal.append(trace)
+        self._stations.partials.finished(sample_id)
         self._unpublished.add(sample_id)
         return position
 
@@ -183,6 +185,15 @@ class JobFolder:
         if trace.verdict.outcome == "error":
             self._stations.dead_letter.add_sample(trace)
         await self._shards.add(position, trace)
+
+    def partial_of(self, sample_id: str) -> Partial | None:
+        """What an earlier run kept of a sample that is not done, to be gone on from."""
+        return self._stations.partials.partial_of(sample_id)
+
+    def keep_partial(self, partial: Partial) -> None:
+        """Keep what has come of a sample, for a run that comes after a kill. Never waits, and never fails: it is
+        durable in about a second, or dropped where the disk has no room."""
+        self._stations.partials.keep(partial)
 
     def reject(self, bad: BadPromptRow) -> bool:
         """Put a prompt row that cannot be used into the dead letter; False if an earlier run has done so."""

@@ -17,6 +17,7 @@ from gen_service.storage.job_places import JobPlaces
 from gen_service.storage.job_spec import write_job
 from gen_service.storage.journal import Journal
 from gen_service.storage.known_samples import KnownSamples
+from gen_service.storage.partials import Partials
 from gen_service.storage.seen import Seen
 from gen_service.storage.segments import segment_path
 from gen_service.storage.skipped import SkipWriter
@@ -32,6 +33,7 @@ class Stations:
         known: what became of each sample.
         dead_letter: what people should look at.
         watermark, journal: what is durable and not published.
+        partials: what has come of unfinished completions.
         skips: samples that are not made.
         commits: the last step of publishing.
 
@@ -74,7 +76,7 @@ class Stations:
 
     def let_go(self) -> None:
         """Close what was opened, also of a folder that was opened half."""
-        for name in ("dead_letter", "_dead_letter_keys", "known"):
+        for name in ("partials", "dead_letter", "_dead_letter_keys", "known"):
             if (resource := getattr(self, name, None)) is not None:
                 resource.close()
         self._lock.release()
@@ -90,6 +92,7 @@ class Stations:
         self._dead_letter_keys = Seen(at.seen("dead-letter"))
         self.dead_letter = DeadLetter(at.dead_letter, self._dead_letter_keys, space)
         self._open_journal(manifests[-1].journal_covered)
+        self.partials = Partials(at.partials, self.known.done.__contains__, self._notice)
         self.skips = SkipWriter(
             self.destination, job.job_id, self.epoch, job.output.shard_s, space, in_turn, commit_soon
         )
