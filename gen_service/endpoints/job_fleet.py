@@ -14,7 +14,7 @@ from gen_service.endpoints.endpoint import Endpoint, Place
 from gen_service.endpoints.interruption import Interruption
 from gen_service.endpoints.places import Places
 from gen_service.endpoints.question import Questions
-from gen_service.endpoints.servers import Notice, Requests, Servers, now
+from gen_service.endpoints.servers import OUT, Notice, Requests, Servers, now
 from gen_service.endpoints.shares import Share
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, StreamBroken
 from gen_service.records import Completion, Partial, Sample
@@ -164,12 +164,12 @@ class JobFleet:
         states = {one.state for one in self.endpoints if self.model is None or self.model in one.models}
         if "healthy" in states and self.model is not None:
             self._said_it_waits = False
-        elif states <= {"ejected"} and not self._said_it_waits:
+        elif states <= set(OUT) and not self._said_it_waits:
             self._said_it_waits = True
             self._on_notice(self._why_it_waits())
 
     def _why_it_waits(self) -> str:
-        if all(one.state == "ejected" for one in self.endpoints):
+        if all(one.state in OUT for one in self.endpoints):
             reasons = "; ".join(one.reason for one in self.endpoints) or "there is none"
             return f"waiting: no server is healthy, the job goes on when one is ({reasons})"
         served = "; ".join(f"{one.url} {one.reason or f'serves {list(one.models)}'}" for one in self.endpoints)

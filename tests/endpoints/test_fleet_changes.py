@@ -219,6 +219,18 @@ async def test_without_any_server_a_job_waits_says_so_and_goes_on_when_one_comes
         fleet.add(servers[1].url)
 
 
+async def test_while_the_only_server_drains_a_job_waits_says_so_and_goes_on_when_another_comes() -> None:
+    notices = Notices()
+    async with started(QUICK, QUICK) as servers, opened([servers[0].url], notices, attempts=4) as (fleet, job):
+        servers[0].draining = True
+        tasks = asked(job, range(6))
+        said = await notices.heard("waiting: no server is healthy")
+        assert "cannot schedule new futures after shutdown" in said
+        fleet.set_servers([servers[1].url])
+        assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(6))
+        assert sum("waiting" in notice for notice in notices) == 1
+
+
 async def test_what_is_no_server_is_refused_and_nothing_is_changed() -> None:
     async with started(QUICK) as servers, opened([servers[0].url]) as (fleet, _):
         for change in (
