@@ -23,7 +23,8 @@ from gen_service.records import Outcome, Trace
 Kind = Literal["counter", "gauge", "histogram"]
 UploadResult = Literal["stored", "refused", "abandoned"]
 WebhookResult = Literal["delivered", "failed", "given_up"]
-SampleOutcome = Literal["completed", "truncated", "error"]
+SampleOutcome = Literal["completed", "truncated", "cancelled", "error"]
+OUTCOME_BY_FINISH: Final[dict[str, SampleOutcome]] = {"length": "truncated", "cancelled": "cancelled"}
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNITS: Final = ("seconds", "bytes", "tokens")
 
@@ -222,7 +223,7 @@ class Metrics:
         if completion is None:
             self._samples.labels("error", cause_of(trace.error or "")).inc()
             return
-        outcome: SampleOutcome = "truncated" if completion.finish_reason == "length" else "completed"
+        outcome = OUTCOME_BY_FINISH.get(completion.finish_reason, "completed")
         self._samples.labels(outcome, "none").inc()
         self._continued.inc(completion.continued)
         self._tokens.labels("prompt").inc(completion.prompt_tokens)

@@ -34,8 +34,20 @@ class Remembers(Protocol):
         """Whether the sample has a row with a right answer."""
         ...
 
+    def is_ungradable(self, sample_id: str) -> bool:
+        """Whether the sample has a row whose gold could not be compared with."""
+        ...
+
+    def is_skipped(self, sample_id: str) -> bool:
+        """Whether the sample is accounted for as not made."""
+        ...
+
     def skip(self, skipped: Skipped) -> None:
         """Account for a sample that is not made."""
+        ...
+
+    async def keep_up(self) -> None:
+        """Wait while the disk is behind."""
         ...
 
     def reject(self, bad: BadPromptRow) -> bool:
@@ -85,9 +97,14 @@ class Supply:
                 elif self._exhausted and not self._held:
                     progress.exhaust()
                     return
-                elif self._exhausted or self._order.is_full or not self._steering.may_send:
-                    self._changed.clear()
-                    await self._changed.wait()
+                else:
+                    await self._wait(stop)
+
+    async def _wait(self, stop: Stop) -> None:
+        """Until a sample that is out has ended; not at all after a stop, which ends what waits here only once."""
+        if not stop.asked:
+            self._changed.clear()
+            await self._changed.wait()
 
     def running(self, sample: Sample, tokens: int) -> None:
         """A sample given out has so many tokens by now."""
@@ -131,6 +148,7 @@ class Supply:
             elif not self._open(row):
                 # A chunk of prompts whose samples are all done would else hold up the event loop as a whole.
                 await asyncio.sleep(0)
+                await self._folder.keep_up()
 
     def _open(self, prompt: Prompt) -> bool:
         """Take a prompt in; whether any of its samples is to be made."""
@@ -142,8 +160,7 @@ class Supply:
         if not self._steers:
             self._order.add(prompt, left)
         else:
-            correct = sum(self._folder.is_correct(sample.sample_id) for sample in samples)
-            reason = self._steering.open(prompt_id, left, len(samples) - len(left), correct)
+            reason = self._open_steered(prompt_id, samples, left)
             if reason is not None:
                 self._skip_all(left, reason)
                 return False
@@ -152,6 +169,16 @@ class Supply:
             self._release(prompt_id)
         self._unprobed.add(prompt_id)
         return True
+
+    def _open_steered(self, prompt_id: str, samples: list[Sample], left: list[Sample]) -> SkipReason | None:
+        folder, ids = self._folder, [sample.sample_id for sample in samples]
+        return self._steering.open(
+            prompt_id,
+            left,
+            done=len(ids) - len(left) - sum(map(folder.is_skipped, ids)),
+            correct=sum(map(folder.is_correct, ids)),
+            ungradable=any(map(folder.is_ungradable, ids)),
+        )
 
     def _next(self) -> Sample | None:
         if not self._steering.may_send:

@@ -18,6 +18,7 @@ from gen_service.generation.generate import Generation
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.generation.sample_plan import SamplePlan
+from gen_service.generation.steering import fingerprint
 from gen_service.jobs.job import JobSpec
 from gen_service.records import Prompt, Trace
 from gen_service.storage import prompt_count
@@ -202,7 +203,11 @@ async def _open(
     """Open the job's folder and what needs no server. The prompts are read anew by each call of `prompts`."""
     sampling = json.dumps(spec.sampling.model_dump(mode="json"), sort_keys=True)
     folder = await stack.enter_async_context(
-        open_job_folder(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice)
+        open_job_folder(
+            *(spec.output, spec.job_id, spec.model_dump(mode="json"), spec.identity(), sampling, on_notice),
+            steering=fingerprint(spec.steering),
+            keep_outcomes=spec.steering.is_on,
+        )
     )
     _continue_from(progress, folder.published)
     at = places(spec.output, spec.job_id)

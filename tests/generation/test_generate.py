@@ -59,6 +59,16 @@ class Folder:
         row = self.rows.get(sample_id)
         return row is not None and row.verdict is not None and row.verdict.outcome == "correct"
 
+    def is_ungradable(self, sample_id: str) -> bool:
+        row = self.rows.get(sample_id)
+        return row is not None and row.verdict is not None and row.verdict.outcome == "ungradable"
+
+    def is_skipped(self, sample_id: str) -> bool:
+        return sample_id in self.skipped
+
+    async def keep_up(self) -> None:
+        await asyncio.sleep(0)
+
     def skip(self, skipped: Skipped) -> None:
         assert not self.is_done(skipped.sample_id)
         self.skipped[skipped.sample_id] = skipped

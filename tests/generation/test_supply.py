@@ -40,6 +40,15 @@ class Memory:
     def is_correct(self, sample_id: str) -> bool:
         return self.rows.get(sample_id) == "correct"
 
+    def is_ungradable(self, sample_id: str) -> bool:
+        return self.rows.get(sample_id) == "ungradable"
+
+    def is_skipped(self, sample_id: str) -> bool:
+        return sample_id in self.skipped
+
+    async def keep_up(self) -> None:
+        await asyncio.sleep(0)
+
     def skip(self, skipped: Skipped) -> None:
         assert not self.is_done(skipped.sample_id)
         self.skipped[skipped.sample_id] = skipped

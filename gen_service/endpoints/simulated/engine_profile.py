@@ -99,20 +99,21 @@ _FLOPS: Final = 2 * 989e12 * 0.5  # data sheet: 989 TFLOP/s dense bf16 each; hal
 _WEIGHTS_BYTES: Final = 64e9  # 32 G parameters in bf16
 _PREFILL_FLOPS: Final = 2 * 32e9  # two operations for each parameter and token
 _KV_BYTES: Final = 2 * 64 * 8 * 128 * 1  # keys and values x 64 layers x 8 heads x 128, one byte in fp8: 131 kB a token
-_REDUCE_S: Final = 128 * 15e-6  # two all-reduces a layer over NVLink, about 15 us each at these sizes
-_HOST_S: Final = 1.5e-3  # launch of the graph, scheduler, sampler: an estimate
+_ATTENTION_SHARE: Final = 0.67  # of the memory's bandwidth, that attention over paged blocks reaches: an estimate
+_REDUCE_S: Final = 128 * 10e-6  # two all-reduces a layer over NVLink, about 10 us each at these sizes
+_HOST_S: Final = 1.0e-3  # launch of the graph, scheduler, sampler: an estimate
 _HOST_SEQUENCE_S: Final = 10e-6  # sampling and detokenizing for one more sequence: an estimate
-_STEP_S: Final = _WEIGHTS_BYTES / _MEMORY_BYTES_S + _REDUCE_S + _HOST_S  # 9.6 + 1.9 + 1.5 = 13.0 ms
+_STEP_S: Final = _WEIGHTS_BYTES / _MEMORY_BYTES_S + _REDUCE_S + _HOST_S  # 9.6 + 1.3 + 1.0 = 11.8 ms
 
 # The replica of the benchmark: a KV room of 400k tokens (of some 600k that two H100 leave beside the weights). A full
-# cache adds 400k x 131 kB / 6.7 TB/s = 7.8 ms to a step. Compute stays below the memory's time up to about 290
+# cache adds 400k x 131 kB / (0.67 x 6.7 TB/s) = 11.7 ms to a step. Compute stays below the memory's time up to about 290
 # sequences, so a decode step depends on the batch by the host's work alone.
 R1_DISTILL_32B_TP2_H100: Final = EngineProfile(
     kv_blocks=25_000,
     block_size=16,
     max_num_seqs=256,
     step_s=((1, _STEP_S), (256, _STEP_S + 255 * _HOST_SEQUENCE_S)),
-    kv_token_s=_KV_BYTES / _MEMORY_BYTES_S,
+    kv_token_s=_KV_BYTES / (_ATTENTION_SHARE * _MEMORY_BYTES_S),
     prefill_token_s=_PREFILL_FLOPS / _FLOPS,
     stream_interval=32,
 )
