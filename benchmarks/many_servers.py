@@ -16,10 +16,9 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +29,7 @@ import psutil
 
 from benchmarks.servers import simulated_servers
 from benchmarks.workload import SEED, sums_spec, write_sums
+from gen_service.endpoints.readings import Readings, readings_of
 
 NAME: Final = "many_servers"
 SAMPLES_A_PROMPT: Final = 4
@@ -39,9 +39,6 @@ LEAST_SHARE: Final = 0.75
 # The same for what a server has in flight at any look while the fleet is full: its limit is fixed, so it is filled.
 LEAST_IN_FLIGHT: Final = 0.75
 LOOK_S: Final = 10.0
-_SERIES: Final = re.compile(
-    r"^vllm:(num_requests_running|generation_tokens_total|request_success_total)\{(.*)\} (\S+)$", re.MULTILINE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +64,6 @@ class Size:
 
 
 @dataclass(slots=True)
-class ServerReading:
-    """One server's own numbers: running requests, tokens made, requests answered to the end."""
-
-    running: float = 0.0
-    tokens: float = 0.0
-    answered: float = 0.0
-
-
-@dataclass(slots=True)
 class Servers:
     """What the servers said, and the CPU seconds that processes took so far.
 
@@ -85,17 +73,17 @@ class Servers:
 
     urls: Sequence[str]
     processes: list[psutil.Process]
-    looks: list[tuple[float, list[ServerReading]]] = field(default_factory=list)
+    looks: list[tuple[float, list[Readings]]] = field(default_factory=list)
     verification_cpu_s: dict[int, float] = field(default_factory=dict)
 
     def cpu_s(self) -> float:
         """User and system time of the servers' processes."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes)
 
-    async def look(self) -> list[ServerReading]:
+    async def look(self) -> list[Readings]:
         """Ask each server now."""
         async with aiohttp.ClientSession() as session:
-            readings = [parsed(await _text(session, url)) for url in self.urls]
+            readings = [readings_of(await _metrics(session, url)) for url in self.urls]
         self.looks.append((asyncio.get_running_loop().time(), readings))
         return readings
 
@@ -111,22 +99,14 @@ class Servers:
 
     def most_tokens_per_s(self) -> float:
         """Tokens that all servers made per second, in the best stretch between two looks."""
-        totals = [(at, sum(reading.tokens for reading in readings)) for at, readings in self.looks]
+        totals = [(at, tokens_of(readings)) for at, readings in self.looks]
         pairs = pairwise(totals)
         return max(((made - before) / (at - since) for (since, before), (at, made) in pairs), default=0.0)
 
 
-def parsed(text: str) -> ServerReading:
-    """A server's numbers from its /metrics."""
-    reading = ServerReading()
-    for name, labels, value in _SERIES.findall(text):
-        if name == "num_requests_running":
-            reading.running += float(value)
-        elif name == "generation_tokens_total":
-            reading.tokens += float(value)
-        elif 'finished_reason="stop"' in labels or 'finished_reason="length"' in labels:
-            reading.answered += float(value)
-    return reading
+def tokens_of(readings: Iterable[Readings]) -> float:
+    """Tokens that all servers have made."""
+    return sum(reading.generated_tokens or 0.0 for reading in readings)
 
 
 def measure(size: Size) -> dict[str, Any]:
@@ -173,13 +153,13 @@ async def _job(given: dict[str, Any], servers: Servers) -> dict[str, Any]:
     return answer
 
 
-async def _text(session: aiohttp.ClientSession, url: str) -> str:
+async def _metrics(session: aiohttp.ClientSession, url: str) -> bytes:
     async with session.get(f"{url}/metrics") as response:
-        return await response.text()
+        return await response.read()
 
 
 def report(
-    size: Size, job: dict[str, Any], servers: Servers, last: Sequence[ServerReading], cpu_share: float
+    size: Size, job: dict[str, Any], servers: Servers, last: Sequence[Readings], cpu_share: float
 ) -> dict[str, Any]:
     """What is printed: the size, the controller's and the servers' accounts, and whether each target holds.
 
@@ -187,7 +167,7 @@ def report(
         last: the servers' numbers at the end.
         cpu_share: cores that the servers' processes took.
     """
-    answered = [reading.answered for reading in last]
+    answered = [reading.completed or 0.0 for reading in last]
     mean = sum(answered) / len(answered)
     full, slots = job["full"], size.in_flight / size.servers
     holds = {
@@ -203,7 +183,7 @@ def report(
         "controller": {**job, "verification_cpu_share": sum(servers.verification_cpu_s.values()) / job["wall_s"]},
         "servers": {
             "cpu_share": cpu_share,
-            "tokens_per_s": sum(reading.tokens for reading in last) / job["wall_s"],
+            "tokens_per_s": tokens_of(last) / job["wall_s"],
             "tokens_per_s_at_most": servers.most_tokens_per_s(),
             "requests": {"least": min(answered), "mean": mean, "most": max(answered)},
             "least_over_mean": min(answered) / mean,

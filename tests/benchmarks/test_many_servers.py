@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.loop_lag import LagProbe
-from benchmarks.many_servers import ServerReading, Servers, Size, parsed, report
+from benchmarks.many_servers import Servers, Size, report
 from benchmarks.many_servers_job import Look, Watch
-from gen_service.endpoints.simulated import SimulationSettings
-from gen_service.endpoints.simulated.exposition import ServerNumbers
+from gen_service.endpoints.readings import Readings
 
 
 def test_a_pause_weighs_as_long_as_it_lasted() -> None:
@@ -38,13 +37,6 @@ def test_every_beat_is_counted_once_however_late_the_loop_wakes(sleeps: list[flo
     assert probe.figures().beats == due / 0.0625 - 1
 
 
-def test_a_server_is_read_by_its_own_metrics() -> None:
-    numbers = ServerNumbers(SimulationSettings())
-    numbers.running, numbers.generation_tokens = 7, 900
-    numbers.finished |= {"stop": 3, "length": 2, "abort": 5}
-    assert parsed(numbers.render()) == ServerReading(running=7, tokens=900, answered=5)
-
-
 def test_the_fleet_counts_as_full_from_the_first_to_the_last_full_look() -> None:
     watch = Watch([Look(float(at), 0.0, used, 0) for at, used in enumerate([10, 96, 40, 100, 94])])
     assert [look.at for look in watch.full(100)] == [1.0, 2.0, 3.0]
@@ -64,8 +56,8 @@ def test_the_fleet_counts_as_full_from_the_first_to_the_last_full_look() -> None
 )
 def test_each_target_can_be_missed(changes: dict[str, Any], answered: list[int], missed: set[str]) -> None:
     job = {"wall_s": 2.0, "lag": {"p99_s": 0.01}, "by_verdict": {"correct": 24}, "full": {"least_at_a_server": 4}}
-    last = [ServerReading(0.0, 100.0, float(count)) for count in answered]
-    servers = Servers(("a", "b"), [], [(0.0, [ServerReading(), ServerReading()]), (1.0, last)])
+    last = [Readings(generated_tokens=100.0, completed=float(count)) for count in answered]
+    servers = Servers(("a", "b"), [], [(0.0, [Readings(), Readings()]), (1.0, last)])
     found = report(Size(servers=2, in_flight=8, samples=24), job | changes, servers, last, 0.5)
     assert {name for name, holds in found["holds"].items() if not holds} == missed
     assert found["servers"]["tokens_per_s"] == 100.0
