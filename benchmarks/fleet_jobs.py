@@ -71,10 +71,17 @@ class ChanceVerifier:
             return Verdict("error", trace.error or "")
         if trace.completion.finish_reason != "stop":
             return Verdict("truncated", "cut off")
-        drawn = int.from_bytes(hashlib.blake2b(trace.sample.sample_id.encode(), digest_size=8).digest()) / 2**64
-        if drawn < self._p_right:
+        if self.is_right(trace.sample.sample_id):
             return Verdict("correct", "drawn")
-        return Verdict(self._others[int(drawn * 1e6) % len(self._others)], "drawn")
+        return Verdict(self._others[int(_drawn(trace.sample.sample_id) * 1e6) % len(self._others)], "drawn")
+
+    def is_right(self, sample_id: str) -> bool:
+        """Whether a whole answer of the sample is right."""
+        return _drawn(sample_id) < self._p_right
+
+
+def _drawn(sample_id: str) -> float:
+    return int.from_bytes(hashlib.blake2b(sample_id.encode(), digest_size=8).digest()) / 2**64
 
 
 async def run_job(
