@@ -82,8 +82,8 @@ def fit(steps: Sequence[Step], prefills: Sequence[Prefill], like: EngineProfile)
 
 def _solved(design: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Least squares of the relative errors: a step of 5 ms counts as much as one of 50 ms."""
-    found: NDArray[np.float64] = np.linalg.lstsq(design / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
-    return found
+    found = np.linalg.lstsq(design / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
+    return found.astype(np.float64)
 
 
 def _line(prefills: Sequence[Prefill]) -> tuple[float, float]:

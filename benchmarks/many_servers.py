@@ -27,6 +27,7 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
+from benchmarks.figures import Figure, Target, counted
 from benchmarks.servers import simulated_servers
 from benchmarks.workload import SEED, sums_spec, write_sums
 from gen_service.endpoints.readings import Readings, readings_of
@@ -63,6 +64,10 @@ class Size:
     stream_interval: int = 32
 
 
+FULL: Final = Size()
+SHORT: Final = Size(samples=10_000, length="900:1400:1500")
+
+
 @dataclass(slots=True)
 class Servers:
     """What the servers said, and the CPU seconds that processes took so far.
@@ -91,8 +96,8 @@ class Servers:
         """Until cancelled. `controller`: its process id."""
         process = psutil.Process(controller)
         while True:
-            await asyncio.sleep(LOOK_S)
             await self.look()
+            await asyncio.sleep(LOOK_S)
             for child in process.children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self.verification_cpu_s[child.pid] = sum(child.cpu_times()[:2])
@@ -194,6 +199,26 @@ def report(
 
 def _samples(size: Size) -> int:
     return -(-size.samples // SAMPLES_A_PROMPT) * SAMPLES_A_PROMPT
+
+
+def figures(size: Size) -> list[Figure]:
+    """One run of that size, as figures."""
+    found = measure(size)
+    job, servers = found["controller"], found["servers"]
+    title = f"{size.servers} servers, {size.in_flight:,} in flight"
+    wrong = sum(not holds for holds in found["holds"].values())
+    return [
+        counted(NAME, f"{title}: targets missed", "targets", [wrong], Target(at_most=0)),
+        counted(NAME, "event loop lag, p50", "s", [job["lag"]["p50_s"]]),
+        counted(NAME, "event loop lag, p99", "s", [job["lag"]["p99_s"]], Target(at_most=LAG_P99_S)),
+        counted(NAME, "event loop lag, largest", "s", [job["lag"]["max_s"]]),
+        counted(
+            NAME, "CPU of the controller while all slots were in use", "cores", [job["full"].get("cpu_share", 0.0)]
+        ),
+        counted(NAME, "CPU of the servers, whole run", "cores", [servers["cpu_share"]]),
+        counted(NAME, "tokens of all servers, at most", "1/s", [servers["tokens_per_s_at_most"]]),
+        counted(NAME, "fewest requests at a server over the mean", "share", [servers["least_over_mean"]]),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

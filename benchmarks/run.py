@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import campaigns, client_cost, latency_share, memory, service_load, verification, write_path
+from benchmarks import (
+    campaigns,
+    client_cost,
+    latency_share,
+    many_servers,
+    memory,
+    service_load,
+    verification,
+    write_path,
+)
 from benchmarks.figures import RESULTS, Figure, save, show
 
 
@@ -28,10 +37,39 @@ class Size:
     repeats: int
     verification: verification.Size
     service: service_load.Size
+    many_servers: many_servers.Size
 
 
-SHORT = Size(2_000, 5_000, 2_000, 2_000, 20_000, 2_000, 1_500, 8, 2_000, 3, verification.SHORT, service_load.SHORT)
-FULL = Size(20_000, 10_000, 4_000, 10_000, 200_000, 8_000, 5_000, 20, 10_000, 5, verification.FULL, service_load.FULL)
+SHORT = Size(
+    2_000,
+    5_000,
+    2_000,
+    2_000,
+    20_000,
+    2_000,
+    1_500,
+    8,
+    2_000,
+    3,
+    verification.SHORT,
+    service_load.SHORT,
+    many_servers.SHORT,
+)
+FULL = Size(
+    20_000,
+    10_000,
+    4_000,
+    10_000,
+    200_000,
+    8_000,
+    5_000,
+    20,
+    10_000,
+    5,
+    verification.FULL,
+    service_load.FULL,
+    many_servers.FULL,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,6 +99,7 @@ def _benchmarks(size: Size, data: Path | None) -> list[tuple[str, Callable[[], l
         ("write_path", lambda: write_path.measure(size.rows, size.repeats)),
         ("verification", lambda: verification.measure(size.verification, data)),
         ("service_load", lambda: service_load.measure(size.service)),
+        ("many_servers", lambda: many_servers.figures(size.many_servers)),
         ("campaigns", lambda: campaigns.measure(size.kill_samples, size.kills, size.fault_samples)),
     ]
 
