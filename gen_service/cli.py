@@ -93,6 +93,29 @@ def demo(
 
 
 @app.command()
+def plan(
+    spec: Annotated[Path, typer.Argument(help="Job spec, YAML or JSON.")],
+    fleet: Annotated[Path, typer.Option(help="Profile of the fleet, YAML; deploy/fleets has some.")],
+    mean_tokens: Annotated[float | None, typer.Option(help="Mean tokens of an answer [default: 6000, as R1].")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Deviation of their logarithm [default: 0.95].")] = None,
+    cap: Annotated[int | None, typer.Option(help="Most tokens of an answer [default: the spec's max_tokens].")] = None,
+    like: Annotated[str | None, typer.Option(help="An earlier job's folder: lengths as its answers have them.")] = None,
+    p_correct: Annotated[float | None, typer.Option(help="Share of right answers, for a steered job.")] = None,
+    max_samples: Annotated[int, typer.Option(help="Simulate at most so many; more are added at their rate.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the lengths and verdicts that are drawn.")] = 0,
+    report: Annotated[str | None, typer.Option("--json", help="Write the plan to this file; - prints it.")] = None,
+) -> None:
+    """Time, tokens, GPU-hours and cost of a job on a fleet, by running its shape in virtual time. Asks no server."""
+    from gen_service.jobs.job import load_spec
+    from gen_service.planning.fleet_profile import load_fleet_profile
+    from gen_service.planning.plan import Assumptions
+    from gen_service.terminal.plan import run_plan
+
+    assumed = Assumptions(mean_tokens, sigma, cap, like, p_correct, max_samples, seed)
+    run_plan(_console(), load_spec(spec), load_fleet_profile(fleet), assumed, report)
+
+
+@app.command()
 def inspect(
     path: Annotated[str, typer.Argument(help="A job's folder or URL.")],
     show: Annotated[int, typer.Option(help="Print this many traces readably.")] = 0,

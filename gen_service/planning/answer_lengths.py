@@ -61,7 +61,8 @@ class AnswerLengths:
 
 @dataclass(frozen=True, slots=True)
 class CappedLognormal:
-    """Lognormal, cut off at `cap` tokens. `location` and `sigma` are of the logarithm before the cut."""
+    """Lognormal; longer than `cap` is `cap` + 1: a server that is asked for `cap` tokens cuts it off. `location` and
+    `sigma` are of the logarithm before the cut."""
 
     location: float
     sigma: float
@@ -70,11 +71,11 @@ class CappedLognormal:
     def quantile(self, share: float) -> float:
         """See Marginal."""
         score = _NORMAL.inv_cdf(min(max(share, 1e-12), 1 - 1e-12))
-        return min(float(self.cap), math.exp(self.location + self.sigma * score))
+        return min(self.cap + 1.0, math.exp(self.location + self.sigma * score))
 
     @property
     def mean(self) -> float:
-        """Of min(Y, cap)."""
+        """Of what is made, min(Y, cap)."""
         bound = (math.log(self.cap) - self.location) / self.sigma
         whole = math.exp(self.location + self.sigma**2 / 2)
         return whole * _NORMAL.cdf(bound - self.sigma) + self.cap * (1 - _NORMAL.cdf(bound))
@@ -93,7 +94,7 @@ class Empirical:
         return self.sorted[below] + (place - below) * (self.sorted[below + 1] - self.sorted[below])
 
 
-def supposed(mean_tokens: float, sigma: float, cap: int) -> AnswerLengths:
+def supposed(mean_tokens: float, sigma: float, cap: int, seed: int = 0) -> AnswerLengths:
     """Lognormal lengths.
 
     Args:
@@ -115,15 +116,16 @@ def supposed(mean_tokens: float, sigma: float, cap: int) -> AnswerLengths:
     words = (
         f"lognormal, mean {mean_tokens:,.0f} tokens, sigma {sigma:g}, cap {cap:,}; siblings correlate by {CORRELATION}"
     )
-    return AnswerLengths(CappedLognormal(low, sigma, cap), CORRELATION, words)
+    return AnswerLengths(CappedLognormal(low, sigma, cap), CORRELATION, words, seed)
 
 
-def like(path: str, cap: int) -> AnswerLengths:
-    """Lengths as an earlier job's published traces have them, over at most `cap` tokens.
+def like(path: str, cap: int, seed: int = 0) -> AnswerLengths:
+    """Lengths as an earlier job's published traces have them.
 
     Args:
         path: the earlier job's folder or URL.
-        cap: most tokens of an answer in the planned job; answers that the earlier job cut off count as they are.
+        cap: most tokens of an answer in the planned job; longer ones are cut off. Answers that the earlier job cut
+            off count as they are.
 
     Raises:
         SpecError: no job is there, or it has fewer than 20 answers.
@@ -141,12 +143,12 @@ def like(path: str, cap: int) -> AnswerLengths:
     correlation = _correlation(prompts.values(), lengths)
     known = CORRELATION if correlation is None else correlation
     step = (len(lengths) - 1) / (min(_QUANTILES, len(lengths)) - 1)
-    kept = [float(min(cap, lengths[round(place * step)])) for place in range(min(_QUANTILES, len(lengths)))]
+    kept = [float(min(cap + 1, lengths[round(place * step)])) for place in range(min(_QUANTILES, len(lengths)))]
     words = (
         f"as {len(lengths):,} answers of {path}: mean {fmean(lengths):,.0f} tokens, {cut / len(lengths):.1%} cut off; "
         f"siblings correlate by {known:.2f}{' (supposed)' if correlation is None else ''}"
     )
-    return AnswerLengths(Empirical(kept), known, words)
+    return AnswerLengths(Empirical(kept), known, words, seed)
 
 
 def _correlation(prompts: Iterable[list[int]], lengths: Sequence[int]) -> float | None:

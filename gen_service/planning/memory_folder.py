@@ -14,6 +14,7 @@ class MemoryFolder:
     def __init__(self) -> None:
         self._done: set[str] = set()
         self._correct: set[str] = set()
+        self._skipped: set[str] = set()
 
     def is_done(self, sample_id: str) -> bool:
         """Whether the sample has a row, or was skipped."""
@@ -22,6 +23,14 @@ class MemoryFolder:
     def is_correct(self, sample_id: str) -> bool:
         """Whether the sample has a right answer."""
         return sample_id in self._correct
+
+    def is_skipped(self, sample_id: str) -> bool:
+        """Whether the sample is not made."""
+        return sample_id in self._skipped
+
+    def is_ungradable(self, sample_id: str) -> bool:
+        """False: in a plan every gold can be graded against."""
+        return False
 
     def recovered(self) -> Iterator[tuple[None, Trace]]:
         """Nothing: no run was before this one."""
@@ -39,6 +48,10 @@ class MemoryFolder:
     def skip(self, skipped: Skipped) -> None:
         """The sample is not made."""
         self._done.add(skipped.sample_id)
+        self._skipped.add(skipped.sample_id)
+
+    async def keep_up(self) -> None:
+        """Nothing to wait for: there is no disk."""
 
     def reject(self, bad: BadPromptRow) -> bool:
         """A row is no prompt; nobody asks for it again."""
