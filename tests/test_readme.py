@@ -27,6 +27,7 @@ def listing() -> str:
                 lines.append(f"{path.relative_to(ROOT).as_posix():<52} {sentence}")
     folders = {
         "tests/": "mirrors the folders; tests/trip holds whole journeys",
+        "deploy/fleets/": "fleet profiles that plans are made with",
         "deploy/locks/": "pinned, hashed locks",
         "deploy/tools/": "gets the Prometheus that the tests scrape with",
     }

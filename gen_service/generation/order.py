@@ -130,9 +130,9 @@ class Order:
 
     def at_least(self, prompt: Prompt, tokens: int) -> None:
         """A popped sample of the prompt that still runs has so many tokens: its siblings may be long too. Worth telling
-        each thousand tokens: where about as many samples run as there are prompts, the longest prompts are known by
-        it before any of their answers has ended (500 prompts x 8 in 500 slots of equal speed: 75% of the slots' time
-        is used instead of 73%, in 1,000 slots 55% instead of 51%; nothing where prompts are many)."""
+        each thousand tokens where about as many samples run as there are prompts: then the longest prompts are known
+        by it before any of their answers has ended (500 prompts x 8 on four simulated engines, 500 in flight: 86.2% of
+        the rate instead of 84.7%, mean of 6 seeds; with 350 in flight there is no difference)."""
         known = self._open.get(prompt.prompt_id)
         if known is not None and known.unsent:
             self._lengths.at_least(prompt, tokens)
