@@ -49,7 +49,7 @@ class SimulatedJob:
     def read(self) -> Iterator[Prompt]:
         """Its prompts."""
         for number in range(self.prompts):
-            words = f"Problem {number} of {self.name}: " + "what is it? " * 40
+            words = f"Problem {number} of {self.name}: " + "what is it? " * 31
             yield Prompt(f"{self.name}/{number}", (Message(role="user", content=words),), "1", self.name, number + 1)
 
     def all_samples(self) -> Iterator[Sample]:
