@@ -16,6 +16,7 @@ from gen_service.endpoints.simulated.engine_profile import R1_DISTILL_32B_TP2_H1
 from gen_service.endpoints.simulated.lengths import Lengths
 from gen_service.endpoints.simulated.script import render_chat
 from gen_service.endpoints.simulated.virtual_servers import Patience, VirtualServer, VirtualServers
+from gen_service.records import Prompt
 
 SERVERS: Final = 4
 SAMPLES: Final = 4000
@@ -51,11 +52,15 @@ class ByText:
 
     def __init__(self, lengths: Lengths, jobs: Sequence[SimulatedJob]) -> None:
         self._lengths = lengths
-        self._texts = {prompt.prompt_id: render_chat(prompt.messages) for job in jobs for prompt in job.read()}
+        self._texts = {prompt.prompt_id: _text(prompt) for job in jobs for prompt in job.read()}
 
     def tokens(self, prompt_id: str, sample: str) -> int:
         """Completion tokens of a sample's whole answer."""
         return self._lengths.tokens(self._texts[prompt_id], sample)
+
+
+def _text(prompt: Prompt) -> str:
+    return render_chat([{"role": message["role"], "content": message["content"]} for message in prompt.messages])
 
 
 def replica(watermark: float) -> EngineProfile:
