@@ -60,7 +60,7 @@ class Size:
 
     batches: tuple[int, ...] = (1, 4, 16, 64, 128)
     step_tokens: int = 96
-    blocks: int = 1024
+    blocks: int = 896
     prefills: tuple[int, ...] = (32, 512, 1024, 1900)
     repeats: int = 3
     in_flight: int = 128
@@ -70,7 +70,7 @@ class Size:
     pressed_mean: float = 300.0
 
 
-SHORT: Final = Size(batches=(1, 16, 128), step_tokens=64, repeats=1, held=256, pressed=192)
+SHORT: Final = Size(batches=(1, 16, 128), step_tokens=64, repeats=1, held=256, pressed=256)
 
 
 async def measure(size: Size, cores: tuple[int, ...] | None, log: Path | None) -> dict[str, Any]:
