@@ -9,12 +9,12 @@ from typing import Literal
 from gen_service.endpoints.limit import Limit, Mode
 from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.shares import Turn
-from gen_service.endpoints.speeds import Pace, Slowness
+from gen_service.endpoints.speeds import Pace, Queueing, Slowness
 from gen_service.errors import EndpointError, Overloaded, ServerFailed, Stalled, Unreachable
 
 State = Literal["healthy", "draining", "ejected", "trial"]
 
-# What vLLM says to new requests while it finishes the others; its /health answers 200 all the while.
+# What vLLM says to new requests while it finishes the others, with its /health at 200.
 DRAINING_WORDS = "cannot schedule new futures after shutdown"
 SERVER_ERROR = 500
 # Each ejection doubles the time to the next probe, up to this.
@@ -63,6 +63,8 @@ class Endpoint:
     - `trial` (half-open): takes one request. Its first token makes the server `healthy` (a whole answer may take a
       quarter of an hour); its failure takes the server out again, for longer. After an ejection for slowness the
       first token is not enough: in 30 s, or its whole answer, it has to be a third as fast as the others were.
+    - A stall counts for nothing where other requests got tokens in the last 10 s and, by its metrics, some wait inside
+      the server: then the silent one was preempted, and waits there to be computed again.
     - What becomes of requests from before an ejection says nothing new: it changes no state.
     - `Retry-After` keeps the server at rest until then. 429, 503 and refused connections also cut the limit.
     - 429 and 503 are failures only while the server holds no other request of ours: one that is too busy for the
@@ -105,6 +107,7 @@ class Endpoint:
         self._broken_in_row = 0
         self._taken_out_in_row = 0
         self._succeeded_at = float("-inf")
+        self._queueing = Queueing()
         self._slowness = Slowness()
 
     @property
@@ -129,6 +132,7 @@ class Endpoint:
     def read(self, readings: Readings, now: float) -> bool:
         """Fresh readings of its metrics at loop time `now`. Whether there is more room after them."""
         before = int(self.limit)
+        self._queueing.waiting = readings.waiting or 0
         self._limit.read(readings, self.in_flight, now)
         return int(self.limit) > before
 
@@ -194,6 +198,8 @@ class Endpoint:
         blameless = isinstance(error, Overloaded | Unreachable)
         if blameless:
             self._limit.overloaded(now)
+        if isinstance(error, Stalled) and self._queueing.explains_silence(now):
+            return False
         if self.state == "healthy":
             drains = self._is_last_straw(error, place) and self._take_out(error, place, now)
             return not (blameless or drains)
@@ -207,6 +213,7 @@ class Endpoint:
     def look(self, now: float) -> list[Place]:
         """See at loop time `now` how fast it writes; the requests to break off, on a trial that shows it slow still."""
         tokens = self._tokens_of_finished + sum(place.tokens for place in self._places)
+        self._queueing.look(now, tokens)
         self.pace.look(now, tokens, sum(place.answered for place in self._places))
         return [] if self._trial is None else self._judge(self._trial, now)
 
@@ -230,15 +237,8 @@ class Endpoint:
         self._is_out(now)
 
     def eject_slow(self, speed: float, usual: float, now: float) -> list[Place]:
-        """Take nothing for a minute or more, and then only if it is faster.
-
-        Args:
-            speed: tokens per second of one of its requests.
-            usual: the same of the other servers; a third of it is what a trial has to reach.
-
-        Returns:
-            The requests to break off, to go on elsewhere; that does not count against their samples.
-        """
+        """Take nothing for a minute or more, and then only if it is faster; the requests to break off, which go on
+        elsewhere without blame. `speed` is tokens per second of one of its requests, `usual` that of other servers."""
         self.eject(f"slow: {speed:.3g} tokens/s for each request, where {usual:.3g} are usual", now)
         self.probe_at = max(self.probe_at, now + self._slowness.begins(usual, now))
         return list(self._places)

@@ -19,6 +19,8 @@ FEWEST_SERVERS = 3
 # A slow server is tried again after this, twice as long each time up to the longest: each try moves its streams twice.
 REST_S = 60.0
 LONGEST_REST_S = 1800.0
+# A server that wrote to anybody within this time does not stand still: two looks.
+WRITES_S = 10.0
 # It was slow once, not again, when it has been back for this long.
 FORGOTTEN_S = 600.0
 # On trial its request is judged after this, or when its answer is whole and has at least these tokens.
@@ -76,6 +78,29 @@ class Pace:
         if self._seconds < WINDOW_S:
             return None
         return sum(look[1] for look in self._looks) / self._seconds
+
+
+class Queueing:
+    """Whether a request that gets no tokens may be waiting inside a server that works.
+
+    Attributes:
+        waiting: requests that wait there, by its last readings.
+    """
+
+    __slots__ = ("_wrote", "_wrote_at", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._wrote, self._wrote_at = 0, float("-inf")
+
+    def look(self, now: float, tokens: int) -> None:
+        """At loop time `now` so many completion tokens have come from the server."""
+        if tokens > self._wrote:
+            self._wrote, self._wrote_at = tokens, now
+
+    def explains_silence(self, now: float) -> bool:
+        """Whether others get tokens and some wait: then a silent request was preempted, and is not forgotten."""
+        return self.waiting > 0 and now - self._wrote_at <= WRITES_S
 
 
 class Slowness:

@@ -451,3 +451,37 @@ def test_readings_move_the_limit_of_one_that_finds_itself_and_say_when_there_is_
     fixed = Endpoint(URL, 1000, 3, 1.0)
     assert not fixed.read(Readings(kv_tokens=100_000), 0.0)
     assert (fixed.limits_itself, fixed.limit) == (False, 1000.0)
+
+
+def writing(waiting: int | None) -> tuple[Endpoint, Place]:
+    """A server that wrote to one request until now, 200.0, and nothing to another since 10.0."""
+    endpoint = Endpoint(URL, 8, 1, 1.0, limit="auto")
+    silent, other = endpoint.sent(10.0), endpoint.sent(10.0)
+    endpoint.answers(silent)
+    endpoint.answers(other)
+    for now in (190.0, 195.0, 200.0):
+        other.tokens += 100
+        endpoint.look(now)
+        endpoint.read(Readings(kv_tokens=1_000_000, waiting=waiting, running=1), now)
+    return endpoint, silent
+
+
+def test_a_stall_where_requests_wait_and_others_get_tokens_is_one_that_was_pushed_back() -> None:
+    endpoint, silent = writing(waiting=3)
+    assert not endpoint.failed(Stalled(URL, "x"), silent, 201.0)
+    assert endpoint.state == "healthy"
+
+
+@pytest.mark.parametrize("waiting", [0, None])
+def test_a_stall_where_none_waits_counts_against_sample_and_server(waiting: int | None) -> None:
+    endpoint, silent = writing(waiting)
+    assert endpoint.failed(Stalled(URL, "x"), silent, 201.0)
+    assert endpoint.state == "ejected"
+
+
+def test_a_stall_of_a_server_that_writes_to_nobody_any_more_counts() -> None:
+    endpoint, silent = writing(waiting=3)
+    for now in (205.0, 210.0, 215.0):
+        endpoint.look(now)
+    assert endpoint.failed(Stalled(URL, "x"), silent, 216.0)
+    assert endpoint.state == "ejected"

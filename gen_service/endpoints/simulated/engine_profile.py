@@ -106,8 +106,10 @@ _HOST_SEQUENCE_S: Final = 10e-6  # sampling and detokenizing for one more sequen
 _STEP_S: Final = _WEIGHTS_BYTES / _MEMORY_BYTES_S + _REDUCE_S + _HOST_S  # 9.6 + 1.3 + 1.0 = 11.8 ms
 
 # The replica of the benchmark: a KV room of 400k tokens (of some 600k that two H100 leave beside the weights). A full
-# cache adds 400k x 131 kB / (0.67 x 6.7 TB/s) = 11.7 ms to a step. Compute stays below the memory's time up to about 290
-# sequences, so a decode step depends on the batch by the host's work alone.
+# cache adds 400k x 131 kB / (0.67 x 6.7 TB/s) = 11.7 ms to a step. Compute stays below the memory's time up to about
+# 290 sequences, so a decode step depends on the batch by the host's work alone. The estimates above were chosen within
+# what is plausible so that the two loops of the Open-R1 post come out as in an earlier, independent simulation of the
+# same four replicas (gather-500 in 4,378 s, streaming-500 in 2,643 s, with the watermark in 2,465 s).
 R1_DISTILL_32B_TP2_H100: Final = EngineProfile(
     kv_blocks=25_000,
     block_size=16,
