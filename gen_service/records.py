@@ -142,6 +142,7 @@ class Partial:
         raw: text as `/v1/completions` sent it, tags and all.
         continued: how many times it was taken up again so far.
         started_at: seconds since the epoch when the first attempt was sent.
+        model: what was asked for; another one has other tokens. "" where that is not known.
     """
 
     sample_id: str
@@ -152,6 +153,7 @@ class Partial:
     raw: str
     continued: int
     started_at: float
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ class Attempts:
 
     Args:
         more_tokens: how many tokens an answer may get that its budget cut off.
-        partial: what an earlier run kept of the answer; not used where it cannot be gone on from.
+        partial: what an earlier run kept of the answer; not used where it cannot be gone on from, such as by a model
+            that is not the one that wrote it.
 
     Attributes:
         budget: completion tokens in all, or None for what the server gives by default.
@@ -41,6 +42,7 @@ class Attempts:
         "_counted",
         "_limit",
         "_may_continue",
+        "_model",
         "_more_tokens",
         "_origin",
         "_room",
@@ -77,6 +79,7 @@ class Attempts:
         self._started: float | None = None
         self._began_at: float | None = None
         self._sent_at = 0.0
+        self._model = ""
         if partial is not None:
             self._restore(partial)
 
@@ -91,8 +94,11 @@ class Attempts:
         cut_off = self.draft.finish_reason == "length"
         return bool(self._more_tokens) and not self.is_longer and cut_off and self.can_continue
 
-    def sent(self, endpoint: Endpoint, now: float) -> None:
+    def sent(self, endpoint: Endpoint, model: str, now: float) -> None:
         """An attempt begins at loop time `now`."""
+        if self._model not in ("", model):
+            self._go_on_from(None)
+        self._model = model
         self.endpoint = endpoint
         self._sent_at = now
         if self._began_at is None:
@@ -152,7 +158,7 @@ class Attempts:
         """
         if self._started is None or not self._can_be_taken_up():
             return None
-        return self.draft.partial(self.question.request_id, self._started)
+        return self.draft.partial(self.question.request_id, self._started, self._model)
 
     def cut(self) -> None:
         """The answer is not needed any more: it ends where it is, unless it is whole."""
@@ -191,6 +197,7 @@ class Attempts:
             return
         if budget is None or tokens < budget:
             self.draft = draft
+            self._model = partial.model
             self._started = partial.started_at
             self.is_longer = budget != self.budget
             self.budget = self._room = budget

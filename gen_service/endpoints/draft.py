@@ -209,12 +209,8 @@ class Draft:
         draft._reopened = True
         return draft
 
-    def partial(self, sample_id: str, started_at: float) -> Partial | None:
-        """What `reopened` goes on from, to be kept; None where the answer cannot be taken up again.
-
-        Args:
-            started_at: seconds since the epoch when the first attempt was sent.
-        """
+    def partial(self, sample_id: str, started_at: float, model: str = "") -> Partial | None:
+        """What `reopened` goes on from, to be kept; None where the answer cannot be taken up again."""
         if not self.can_continue:
             return None
         certain = self._join()
@@ -227,6 +223,7 @@ class Draft:
             raw=self._raw[0] if certain.raw else "",
             continued=self.continued,
             started_at=started_at,
+            model=model,
         )
 
     def completion(self, endpoint: str, retries: tuple[str, ...], started_at: float, times: Times) -> Completion:

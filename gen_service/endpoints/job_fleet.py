@@ -209,7 +209,7 @@ class JobFleet:
         place = await self.places.take(self._line, attempts.question.prompt_id, attempts.avoid)
         assert self.model is not None
         endpoint = place.endpoint
-        attempts.sent(endpoint, place.sent_at)
+        attempts.sent(endpoint, self.model, place.sent_at)
         budget = attempts.budget_at(endpoint.models.get(self.model))
         attempts.draft.on_first_token = partial(self._servers.answers, place)
         reading.begin(place)

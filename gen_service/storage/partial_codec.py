@@ -61,7 +61,7 @@ class Addition:
         after: what it goes on from; None for a first record, which replaces what was before.
         prompt_ids: of a first record; else none.
         ids, texts: what is new.
-        continued, started_at: of the partial that it makes.
+        continued, started_at, model: of the partial that it makes.
     """
 
     sample_id: str
@@ -71,6 +71,7 @@ class Addition:
     texts: Texts
     continued: int
     started_at: float
+    model: str
 
 
 class Growing:
@@ -105,6 +106,7 @@ class Growing:
             raw,
             self._last.continued,
             self._last.started_at,
+            self._last.model,
         )
 
 
@@ -120,8 +122,8 @@ def addition(partial: Partial, before: Mark | None) -> tuple[Addition, Mark]:
     ids, texts = _part(partial, _NOTHING if before is None else before.counts, None)
     mark = (before or first).after(ids, texts)
     prompt_ids = partial.prompt_ids if before is None else NO_TOKENS
-    made = Addition(partial.sample_id, before, prompt_ids, ids, texts, partial.continued, partial.started_at)
-    return made, mark
+    rest = (partial.continued, partial.started_at, partial.model)
+    return Addition(partial.sample_id, before, prompt_ids, ids, texts, *rest), mark
 
 
 def encode(record: Addition) -> bytes:
@@ -134,6 +136,7 @@ def encode(record: Addition) -> bytes:
         "texts": record.texts,
         "continued": record.continued,
         "started_at": record.started_at,
+        "model": record.model,
     }
     header = orjson.dumps(tree)
     ids = np.concatenate((record.prompt_ids, record.ids)).astype("<i4", copy=False)
@@ -164,6 +167,7 @@ def decode(record: bytes | memoryview) -> Addition:
             (reasoning, content, raw),
             tree["continued"],
             tree["started_at"],
+            tree["model"],
         )
     except (KeyError, TypeError, struct.error) as error:
         raise ValueError(f"no record of a partial completion: {error!r}") from error

@@ -34,7 +34,7 @@ def partial(tokens: int, **fields: Any) -> Partial:
 
 def write(one: Attempts, tokens: int, now: float = 1.0) -> None:
     """An attempt begins, and this many tokens come."""
-    one.sent(SERVER, now)
+    one.sent(SERVER, "m", now)
     one.draft.take_prompt_ids([7, 8])
     for _ in range(tokens):
         begun = len(one.draft.token_ids)
@@ -104,6 +104,18 @@ def test_a_partial_is_gone_on_from_with_its_time_and_count() -> None:
     assert (kept.started_at, kept.continued, len(kept.token_ids), kept.content + kept.raw) == (50.0, 3, 42, "x" * 42)
     done = one.completion(9.0)
     assert (done.started_at, done.total_s, done.continued, done.prompt_tokens) == (50.0, 2.0, 3, 2)
+
+
+@pytest.mark.parametrize(("model", "begun"), [("m", 40), ("", 40), ("other", 0)])
+def test_what_another_model_wrote_is_not_gone_on_from(model: str, begun: int) -> None:
+    """Its tokens are not this one's."""
+    one = attempts(partial=partial(40, model=model))
+    one.sent(SERVER, "m", 1.0)
+    assert (len(one.draft.token_ids), one.discarded_tokens) == (begun, 40 - begun)
+    if begun:
+        kept = one.partial()
+        assert kept is not None
+        assert kept.model == "m"
 
 
 @pytest.mark.parametrize(

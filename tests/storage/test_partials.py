@@ -22,7 +22,7 @@ from gen_service.storage.partial_codec import Growing, addition, beginning, deco
 from gen_service.storage.partials import Partials
 from gen_service.storage.segments import segment_numbers, segment_path
 
-Content = tuple[str, tuple[int, ...], tuple[int, ...], str, str, str, int, float]
+Content = tuple[str, tuple[int, ...], tuple[int, ...], str, str, str, int, float, str]
 
 
 def partial(tokens: int, sample_id: str = "s", first: int = 0, **fields: Any) -> Partial:
@@ -38,7 +38,7 @@ def content(one: Partial | None) -> Content | None:
     if one is None:
         return None
     ids = (tuple(one.prompt_ids.tolist()), tuple(one.token_ids.tolist()))
-    return (one.sample_id, *ids, one.reasoning, one.content, one.raw, one.continued, one.started_at)
+    return (one.sample_id, *ids, one.reasoning, one.content, one.raw, one.continued, one.started_at, one.model)
 
 
 def opened(folder: Path, done: set[str] | None = None, notices: list[str] | None = None, **sizes: Any) -> Partials:
@@ -60,7 +60,7 @@ def test_a_growing_partial_is_written_as_what_is_new_and_read_as_it_was(
     for upto in range(1, len(pieces) + 1):
         token_ids = np.concatenate([piece[0] for piece in pieces[:upto]]).astype(np.int32)
         reasoning, text, raw = ("".join(piece[column] for piece in pieces[:upto]) for column in (1, 2, 3))
-        whole = Partial("s", prompt, token_ids, reasoning, text, raw, continued, 7.25)
+        whole = Partial("s", prompt, token_ids, reasoning, text, raw, continued, 7.25, "m")
         record, mark = addition(whole, mark)
         written += len(record.ids)
         again = decode(encode(record))
