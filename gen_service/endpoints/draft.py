@@ -28,9 +28,6 @@ class _Border(NamedTuple):
     raw: int
 
 
-_BEGINNING = _Border(0, 0, 0, 0)
-
-
 class Draft:
     """Collects one sample's text and token ids from stream events.
 
@@ -80,7 +77,8 @@ class Draft:
         self._content: list[str] = []
         self._raw: list[str] = []
         self._usage_tokens = 0
-        self._certain = _BEGINNING
+        # The last certain border; None where that is the end, which costs nothing for each token.
+        self._certain: _Border | None = None
         self._has_text_without_ids = False
         self._reopened = False
         self.token_ids = array.array("i")
@@ -102,7 +100,6 @@ class Draft:
         draft._reasoning = [partial.reasoning] if partial.reasoning else []
         draft._content = [partial.content] if partial.content else []
         draft._raw = [partial.raw] if partial.raw else []
-        draft._certain = draft._end()
         draft.continued = partial.continued
         draft._reopened = True
         return draft
@@ -110,7 +107,7 @@ class Draft:
     @property
     def can_continue(self) -> bool:
         """Whether there are tokens whose text has come for certain, so that another server can go on from them."""
-        return bool(self.prompt_ids) and self._certain.tokens > 0 and not self._has_text_without_ids
+        return bool(self.prompt_ids) and self._border().tokens > 0 and not self._has_text_without_ids
 
     @property
     def pieces(self) -> int:
@@ -149,13 +146,11 @@ class Draft:
         if content:
             _check_text(content)
         leaves_thought = bool(self._reasoning) and not (reasoning or self._content or self._raw)
-        progressed, is_certain = self._take_ids(choice, reasoning or content, leaves_thought)
+        progressed = self._take_ids(choice, reasoning or content, leaves_thought)
         if reasoning:
             self._reasoning.append(reasoning)
         if content:
             self._content.append(content)
-        if is_certain:
-            self._certain = self._end()
         return progressed
 
     def take_text_choice(self, choice: dict[str, Any]) -> bool:
@@ -167,11 +162,9 @@ class Draft:
         text = choice.get("text")
         if text:
             _check_text(text)
-        progressed, is_certain = self._take_ids(choice, text)
+        progressed = self._take_ids(choice, text)
         if text:
             self._raw.append(text)
-        if is_certain:
-            self._certain = self._end()
         if progressed and self._reopened:
             self._reopened = False
             self.continued += 1
@@ -199,11 +192,12 @@ class Draft:
 
     def reopened(self) -> Draft:
         """A draft that goes on from the tokens of this one whose text is certain; this one stays as it is."""
-        draft = copy.copy(self)
-        draft._reasoning = self._reasoning[: self._certain.reasoning]
-        draft._content = self._content[: self._certain.content]
-        draft._raw = self._raw[: self._certain.raw]
-        draft.token_ids = self.token_ids[: self._certain.tokens]
+        draft, certain = copy.copy(self), self._border()
+        draft._reasoning = self._reasoning[: certain.reasoning]
+        draft._content = self._content[: certain.content]
+        draft._raw = self._raw[: certain.raw]
+        draft.token_ids = self.token_ids[: certain.tokens]
+        draft._certain = None
         draft.finish_reason = None
         draft.first_token_at = None
         draft._reopened = True
@@ -260,31 +254,40 @@ class Draft:
             content += raw
         return tidied(reasoning, content)
 
-    def _take_ids(self, choice: dict[str, Any], text: str | None, leaves_thought: bool = False) -> tuple[bool, bool]:
-        """Add the ids of a choice, before its text; whether it carries output, and whether its end is certain."""
+    def _take_ids(self, choice: dict[str, Any], text: str | None, leaves_thought: bool = False) -> bool:
+        """Add the ids of a choice, before its text is added; whether it carries output."""
         ids, reason, known = choice.get("token_ids"), choice.get("finish_reason"), len(self.token_ids)
         if ids:
             self.token_ids.fromlist(ids)
         elif ids is None and text:
             self._has_text_without_ids = True
-        # Text without ids of its own is that of ids before it.
-        if text and ids and known and not leaves_thought and text[0].isascii():
-            self._certain = _Border(known, len(self._reasoning), len(self._content), len(self._raw))
         if reason:
             self.finish_reason = str(reason)
-        return bool(ids or text), bool(text and ids and len(ids) == 1)
+        if text and ids and len(ids) == 1:
+            self._certain = None
+        elif ids or text:
+            # Text without ids of its own is that of ids before it.
+            follows = text and ids and known and not leaves_thought and text[0].isascii()
+            if follows or self._certain is None:
+                self._certain = _Border(known, len(self._reasoning), len(self._content), len(self._raw))
+        return bool(ids or text)
 
-    def _end(self) -> _Border:
+    def _border(self) -> _Border:
+        """The last certain border."""
+        if self._certain is not None:
+            return self._certain
         return _Border(len(self.token_ids), len(self._reasoning), len(self._content), len(self._raw))
 
     def _join(self) -> _Border:
         """Make one piece of all text before the last certain border, lest each partial joins all pieces again."""
-        tokens, *counts = self._certain
+        tokens, *counts = self._border()
         for pieces, count in zip((self._reasoning, self._content, self._raw), counts, strict=True):
             if count > 1:
                 pieces[:count] = ["".join(pieces[:count])]
-        self._certain = _Border(tokens, *(min(count, 1) for count in counts))
-        return self._certain
+        joined = _Border(tokens, *(min(count, 1) for count in counts))
+        if self._certain is not None:
+            self._certain = joined
+        return joined
 
     def _ids(self) -> TokenIds:
         if not self.token_ids or self._has_text_without_ids:
