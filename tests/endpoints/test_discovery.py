@@ -180,7 +180,7 @@ async def test_an_address_that_flaps_is_kept_and_one_that_stays_away_is_not() ->
 async def test_a_lookup_that_fails_keeps_the_servers_and_says_so_once() -> None:
     notices: list[str] = []
     failing: list[list[str] | Exception] = [OSError("Name or service not known"), [], UnicodeError("label too long")]
-    resolver = Resolver(*failing, ["10.0.0.1"], *failing[:1] * 3, ["10.0.0.2"])
+    resolver = Resolver(*failing, ["10.0.0.1"], *failing[2:] * 3, ["10.0.0.2"])
     found = Discovery(of_names(NAME), notices.append, resolver)
     for _ in range(3):
         await found.look()
@@ -193,7 +193,7 @@ async def test_a_lookup_that_fails_keeps_the_servers_and_says_so_once() -> None:
     for _ in range(4):
         await found.look()
         assert found.servers == (A,)
-    assert notices[3:] == [f"{NAME} is not resolved, its servers stay as they were: Name or service not known"]
+    assert notices[3:] == [f"{NAME} is not resolved, its servers stay as they were: label too long"]
     await found.look()
     assert set(found.servers) == {A, B}
 

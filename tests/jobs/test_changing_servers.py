@@ -50,11 +50,12 @@ async def test_a_job_moves_to_the_servers_that_its_file_names(tmp_path: Path) ->
             await asyncio.sleep(0)
         listed.write_text(f"{second.url}  # the first one is needed elsewhere\n")
         await moved.wait()
-        had = sum(line["event"] == "received" for line in first.log)
+        ended = sum(line["event"] == "sent" for line in first.log)
         report = await running
         assert (report.complete, report.published.rows, report.published.by_verdict) == (True, 30, {"correct": 30})
-        assert sum(line["event"] == "received" for line in first.log) == had < 30
-        assert sum(line["event"] == "sent" for line in first.log) == had
+        had = sum(line["event"] == "received" for line in first.log)
+        assert had == sum(line["event"] == "sent" for line in first.log)
+        assert 1 <= had <= ended + 4 < 30
     found = audit(job(tmp_path))
     assert (found.expected, found.published, found.missing, found.doubled) == (30, 30, 0, 0)
     assert {row["endpoint"] for row in read_traces(report.folder)} == {first.url, second.url}
