@@ -9,7 +9,7 @@ from typing import Literal
 from gen_service.endpoints.limit import Limit, Mode
 from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.shares import Turn
-from gen_service.endpoints.speeds import Pace, Queueing, Slowness
+from gen_service.endpoints.speeds import Pace, Queueing, Slowness, Stream
 from gen_service.errors import EndpointError, Overloaded, ServerFailed, Stalled, Unreachable
 
 State = Literal["healthy", "draining", "ejected", "trial"]
@@ -24,15 +24,14 @@ LONGEST_REST_S = 3600.0
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    """One request's place at a server.
+class Place(Stream):
+    """One request's place at a server, and its answer as it comes.
 
     Attributes:
         era: how often the server had been ejected when the place was given.
         sent_at: loop time then.
         on_trial: whether it decides if the server is back.
         answered: whether the server has begun to answer.
-        tokens: completion tokens that came; raised by whoever reads the answer.
         give_up: breaks the request off, so that its sample goes on elsewhere; set by whoever sent it.
         turn: whose it is, in the books of the shares.
     """
@@ -42,7 +41,6 @@ class Place:
     sent_at: float
     on_trial: bool = False
     answered: bool = False
-    tokens: int = 0
     give_up: Callable[[], None] | None = None
     turn: Turn | None = None
 
@@ -214,7 +212,7 @@ class Endpoint:
         """See at loop time `now` how fast it writes; the requests to break off, on a trial that shows it slow still."""
         tokens = self._tokens_of_finished + sum(place.tokens for place in self._places)
         self._queueing.look(now, tokens)
-        self.pace.look(now, tokens, sum(place.answered for place in self._places))
+        self.pace.look(now, tokens, sum(place.runs(now) for place in self._places))
         return [] if self._trial is None else self._judge(self._trial, now)
 
     def probed(self, failure: str | None, now: float) -> None:

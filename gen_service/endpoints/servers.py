@@ -80,6 +80,7 @@ class Servers:
         self._drained: set[Endpoint] = set()
         self._states: list[State] = []
         self._look_at = 0.0
+        self._is_watching = False
         self._tending: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -94,7 +95,6 @@ class Servers:
             raise SpecError("endpoints.api_key", "(hidden)", f"a key that the servers take; they say: {offers[0]}")
         for endpoint, offer in zip(asked, offers, strict=True):
             self._begins(endpoint, self._hear(endpoint, offer))
-        self._look_at = now() + READ_S
         self._tending = asyncio.create_task(self._tend())
 
     async def close(self) -> None:
@@ -113,6 +113,8 @@ class Servers:
         if place.endpoint in self._drained and place.endpoint.state == "healthy":
             self._drained.remove(place.endpoint)
             self._on_notice(f"{place.endpoint.url} takes requests again")
+        if not self._is_watching:
+            self._event.set()
 
     def failed(self, place: Place, error: EndpointError) -> bool:
         """A request failed; whether that counts against its sample."""
@@ -163,7 +165,9 @@ class Servers:
                 at = self._ask_at(endpoint, wanted)
                 if at is not None and at <= time:
                     self._asking[endpoint] = asyncio.create_task(self._ask(endpoint))
-            if self._look_at <= time:
+            # There is nothing to see where nothing is in flight; the next first token begins it again.
+            self._is_watching = any(endpoint.in_flight for endpoint in self.endpoints)
+            if self._is_watching and self._look_at <= time:
                 self._look(time)
                 self._look_at = time + READ_S
             self._on_room()
@@ -183,10 +187,10 @@ class Servers:
             return None
         return self._asked_at.get(endpoint, float("-inf")) + ASK_AGAIN_S
 
-    def _next_event(self, time: float, wanted: set[str]) -> float:
+    def _next_event(self, time: float, wanted: set[str]) -> float | None:
         times = [at for endpoint in self.endpoints if (at := self._ask_at(endpoint, wanted)) is not None]
         times += [e.rests_until for e in self.endpoints if e.state not in OUT and e.rests_until > time]
-        return min([self._look_at, *times])
+        return min(times + [self._look_at] * self._is_watching, default=None)
 
     async def _ask(self, endpoint: Endpoint) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
@@ -30,8 +31,28 @@ JUDGED_TOKENS = 64
 Server = TypeVar("Server")
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
+class Stream:
+    """One answer as it comes.
+
+    Attributes:
+        tokens: completion tokens that came; raised by whoever reads the answer.
+    """
+
+    tokens: int = 0
+    _seen: int = 0
+    _wrote_at: float = float("-inf")
+
+    def runs(self, now: float) -> bool:
+        """Whether looks, of which this is one at loop time `now`, saw it get tokens in the last minute: one that did
+        not waits inside the server, for the first time or preempted."""
+        if self.tokens > self._seen:
+            self._seen, self._wrote_at = self.tokens, now
+        return now - self._wrote_at <= WINDOW_S
+
+
 class Pace:
-    """How fast one server writes, over its last minute of looks in which at least two requests got tokens.
+    """How fast one server writes, over its last minute of looks at which at least two requests ran.
 
     A look with fewer begins anew.
     """
@@ -48,7 +69,7 @@ class Pace:
 
         Args:
             tokens: completion tokens that came from the server, since it is known.
-            streams: requests at the server that have had their first token and are not over.
+            streams: requests at the server that run.
         """
         last, self._last = self._last, (now, tokens, streams)
         if last is None or min(streams, last[2]) < FEWEST_STREAMS:
