@@ -28,6 +28,7 @@ class Seen:
         sent: requests; `last_sent_at` is when the last of them went out.
         ended: whole answers; `last_ended_at` is when the last of them came.
         tokens: completion tokens of those.
+        given: completion tokens that requests came with, to be computed again at another server.
     """
 
     sent: int = 0
@@ -35,6 +36,7 @@ class Seen:
     ended: int = 0
     last_ended_at: float = 0.0
     tokens: int = 0
+    given: int = 0
 
 
 class Watched:
@@ -58,6 +60,7 @@ class Watched:
         seen = self.seen.setdefault(question.prompt_id.partition("/")[0], Seen())
         seen.sent += 1
         seen.last_sent_at = loop.time()
+        seen.given += len(draft.token_ids)
         await self._requests.stream(url, model, question, draft, budget)
         seen.ended += 1
         seen.last_ended_at = loop.time()

@@ -32,7 +32,8 @@ class Run:
     Attributes:
         watermark: share of the KV blocks that the servers leave free at an admission.
         utilisation: of the whole run; `before_tail` until the last request was sent.
-        recomputed: tokens computed again after preemption, over completion tokens; None where servers do not say.
+        recomputed: tokens computed again after preemption, or because an answer went on at another server, over
+            completion tokens; None where servers do not say.
         curve: (seconds, utilisation since the look before).
     """
 
@@ -126,14 +127,15 @@ class World:
             makespan_s=ended,
             tail_s=ended - last_sent,
             preemptions=int(sum(one.preemptions or 0.0 for one in readings)),
-            recomputed=self._recomputed(tokens),
+            recomputed=self._recomputed(tokens, sum(one.given for one in seen)),
             curve=tuple((b[0], (b[1] - a[1]) / (b[0] - a[0]) / self.full_rate) for a, b in self._pairs()),
         )
 
-    def _recomputed(self, tokens: int) -> float | None:
+    def _recomputed(self, tokens: int, given: int) -> float | None:
         if self.virtual is None:
             return None
-        return sum(server.engine.recomputed_tokens for server in self.virtual.servers.values()) / tokens
+        preempted = sum(server.engine.recomputed_tokens for server in self.virtual.servers.values())
+        return (preempted + given) / tokens
 
     def _made_by(self, at: float) -> float:
         """Completion tokens made by then, between two looks in proportion."""
