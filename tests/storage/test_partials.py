@@ -224,7 +224,6 @@ def test_a_damaged_frame_costs_what_it_held_and_is_told_of(tmp_path: Path) -> No
     one = opened(tmp_path)
     for tokens in (10, 20, 30, 40):
         one.keep(partial(tokens))
-        one.keep(partial(tokens, "t", first=7))
         one.flush()
     one.close()
     path = segment_path(tmp_path, 1)
