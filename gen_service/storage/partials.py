@@ -138,9 +138,12 @@ class Partials:
                 while not (self._waiting or self._is_closing):
                     self._wake.wait()
                 is_last, group, self._waiting = self._is_closing, self._waiting, {}
+                # With the group, and not later: what is finished while it is being written is forgotten after that.
+                forgotten, self._forgotten = self._forgotten, []
                 self._is_writing = True
+            for sample_id in forgotten:
+                self._written.pop(sample_id, None)
             try:
-                self._forget()
                 self._write(list(group.values()))
                 self._rewrite_if_worth_it()
             except Exception as error:  # whatever goes wrong here, it may cost tokens and nothing else
@@ -151,12 +154,6 @@ class Partials:
             if is_last:
                 return
             self._closing.wait(self._gather_s)
-
-    def _forget(self) -> None:
-        with self._wake:
-            forgotten, self._forgotten = self._forgotten, []
-        for sample_id in forgotten:
-            self._written.pop(sample_id, None)
 
     def _write(self, group: list[Partial]) -> None:
         rows: list[bytes] = []
