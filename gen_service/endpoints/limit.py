@@ -29,11 +29,11 @@ GROWTH_PER_LOOK = 0.01
 GROWTH_PER_ROUND = 0.05
 # Share of the requests allowed that must be in flight for the limit to be what presses the server.
 BINDS = 0.85
-# Sequences are learned to be longer or shorter than expected from looks at a cache that is used this much, at this
-# share of the difference a look (a hundred looks of 5 s, about the time of a trace: young sequences look short), and
-# not beyond this factor.
+# A cache that is used this much is full enough to tell how long sequences are.
 FULL_USAGE = 0.8
-LEARNED_PER_LOOK = 0.01
+# That is learned over so many rounds of completions, since young sequences look short, and in the beginning all are
+# young. And not beyond this factor.
+LEARNED_ROUNDS = 3.0
 LEARNED_MOST = 4.0
 # Readings this much older than the next are stale: what happened between them says nothing of the limit. Looks are
 # 5 s apart.
@@ -47,8 +47,8 @@ class Limit:
 
     - What fits: with `auto`, 1.5 times the sequences that the KV cache holds at the live tokens expected of each, or
       the cap where that is less; with `fixed`, or while the server did not say what its cache holds, the cap.
-    - It begins at what fits, and follows it for as long as nothing has cut it. Below that it stays where it is when
-      what fits changes, and never stays above it.
+    - It begins at what fits, and begins again when the jobs or the cache are others, unless it is cut: then it only
+      never stays above what fits.
     - 429, 503 and refused connections cut it by 0.85, at most every 5 s.
     - So do more than 0.5 preemptions per completion, counted over half a round of requests, from the moment
       when a cut has taken effect (no more in flight than allowed), and only while the limit is what binds.
@@ -57,8 +57,8 @@ class Limit:
     - Without metrics a round of successes adds a twentieth of the cap.
     - A reading after a gap of more than three looks, or of a server that began to count anew, only starts the counts:
       with stale metrics the limit holds.
-    - Expected live tokens are what the jobs' sampling says, times a factor that follows slowly what a full cache
-      holds for each sequence that runs there.
+    - Expected live tokens are what the jobs' sampling says, times a factor that follows slowly what the cache holds
+      for each sequence that runs there, while all that is allowed is in flight or the cache is full.
 
     Args:
         cap: most requests in flight.
@@ -76,11 +76,12 @@ class Limit:
         self._last: tuple[float, Readings] | None = None
         self._window = Readings()
         self._cut_at = float("-inf")
+        self._is_cut = False
 
     def expect_live(self, tokens: float) -> None:
         """What one sequence is expected to hold in the KV cache, on average over its life, in tokens."""
         self._expected = max(1.0, tokens)
-        self._refit()
+        self._begin()
 
     def succeeded(self) -> None:
         """A whole answer came."""
@@ -98,12 +99,12 @@ class Limit:
         last, self._last = self._last, (now, readings)
         if readings.kv_tokens and readings.kv_tokens != self._kv_tokens:
             self._kv_tokens = readings.kv_tokens
-            self._refit()
+            self._begin()
             last = None
         if last is None or now - last[0] > STALE_S or _began_anew(last[1], readings):
             self._window = readings
             return
-        self._learn(readings)
+        self._learn(last[1], readings, in_flight)
         if in_flight > self.value:
             self._window = readings
         elif not self._is_preempted(readings, in_flight, now) and self._has_room(readings, in_flight):
@@ -125,30 +126,38 @@ class Limit:
     def _has_room(self, readings: Readings, in_flight: int) -> bool:
         return in_flight >= int(self.value) and not readings.waiting and (readings.kv_usage or 0.0) < LOW_USAGE
 
-    def _learn(self, readings: Readings) -> None:
-        """Follow what a full cache holds for each sequence."""
+    def _learn(self, before: Readings, readings: Readings, in_flight: int) -> None:
+        """Follow what the cache holds for each sequence, when the server has all that it is given."""
         usage, running = readings.kv_usage, readings.running
-        if self._kv_tokens is None or usage is None or usage < FULL_USAGE or not running:
+        if self._kv_tokens is None or usage is None or not running:
+            return
+        if usage < FULL_USAGE and in_flight < int(self.value):
             return
         seen = min(LEARNED_MOST, max(1 / LEARNED_MOST, usage * self._kv_tokens / running / self._expected))
-        self._factor += LEARNED_PER_LOOK * (seen - self._factor)
-        self._refit()
+        weight = min(1.0, _rise(before.completed, readings.completed) / (LEARNED_ROUNDS * running))
+        self._factor += weight * (seen - self._factor)
+        self._fits = self._fitting()
+        self.value = min(self.value, self._fits)
 
-    def _refit(self) -> None:
-        """What fits may be another number now."""
+    def _fitting(self) -> float:
         if self.mode == "fixed" or self._kv_tokens is None:
-            return
-        was_uncut = self.value >= self._fits
-        fits = OVERSUBSCRIBE * self._kv_tokens / (self._expected * self._factor)
-        self._fits = max(1.0, min(float(self.cap), fits))
-        self.value = self._fits if was_uncut else min(self.value, self._fits)
+            return float(self.cap)
+        fitting = OVERSUBSCRIBE * self._kv_tokens / (self._expected * self._factor)
+        return max(1.0, min(float(self.cap), fitting))
+
+    def _begin(self) -> None:
+        """What fits is another number now, and not because of what was learned."""
+        self._fits = self._fitting()
+        self.value = min(self.value, self._fits) if self._is_cut else self._fits
 
     def _grow(self, by: float) -> None:
         self.value = min(self._fits, self.value + by)
+        self._is_cut &= self.value < self._fits
 
     def _cut(self, now: float) -> None:
         if now - self._cut_at >= CUT_COOLDOWN_S:
             self._cut_at = now
+            self._is_cut = True
             self.value = max(1.0, self.value * CUT)
 
 
