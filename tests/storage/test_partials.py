@@ -191,6 +191,23 @@ def test_in_memory_is_no_more_than_what_is_unfinished(tmp_path: Path) -> None:
     one.close()
 
 
+def test_one_that_is_finished_while_it_is_written_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = opened(tmp_path)
+
+    def finishing(kept: Partial, before: partial_codec.Mark | None) -> object:
+        one.finished(kept.sample_id)
+        return addition(kept, before)
+
+    monkeypatch.setattr(partials.partial_codec, "addition", finishing)
+    one.keep(partial(5))
+    one.flush()
+    monkeypatch.undo()
+    one.keep(partial(5, "t"))
+    one.flush()
+    assert set(one._written) == {"t"}
+    one.close()
+
+
 def test_garbage_is_thrown_away_and_what_is_needed_stays(tmp_path: Path) -> None:
     one = opened(tmp_path, garbage_bytes=2000, segment_bytes=500)
     one.keep(partial(50, "kept"))
