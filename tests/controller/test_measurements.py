@@ -66,11 +66,9 @@ async def test_an_idle_service_shows_all_that_is_known_of_it_as_zeros(open_servi
             assert page("in_flight", server=server.url) == 0
             assert page("in_flight_limit", server=server.url) == 8
             assert page("server_failures_total", server=server.url, cause="stalled") == 0
-            assert [page("server_state", server=server.url, state=one) for one in ("healthy", "trial", "ejected")] == [
-                1,
-                0,
-                0,
-            ]
+            states = ("healthy", "draining", "trial", "ejected", "leaving")
+            assert [page("server_state", server=server.url, state=one) for one in states] == [1, 0, 0, 0, 0]
+            assert len([one for one in page.labels("server_state") if one["server"] == server.url]) == len(states)
         assert page("jobs", state="queued") == page("jobs", state="completed") == 0
         assert page("draining") == page("places_waiting") == page("journal_rows") == page("verifier_waiting") == 0
         assert page("places_limit") == 8
@@ -170,6 +168,20 @@ async def test_a_dead_server_is_shown_as_ejected_with_what_failed(open_service: 
         )
         assert failed >= 1
         assert page("retries_total", cause="unreachable") + page("retries_total", cause="stream_broken") == failed
+
+
+async def test_a_draining_server_is_shown_as_that_and_not_as_ejected(open_service: OpenService) -> None:
+    async with open_service("quick", "quick", endpoints={"probe_s": 3600.0}) as service:
+        measurements = Measurements(service.controller)
+        draining: SimulatedServer = service.servers[0]
+        draining.draining = True
+        row = await service.ended(await service.submit(20))
+        page = await scrape(measurements)
+        assert row.state == "completed"
+        assert page("server_state", server=draining.url, state="draining") == 1
+        assert page("server_state", server=draining.url, state="healthy") == 0
+        assert page("server_ejections_total", server=draining.url) == 0
+        assert page("server_failures_total", server=draining.url, cause="server_failed") >= 1
 
 
 async def test_a_removed_server_is_shown_while_it_is_leaving_and_no_more_then(open_service: OpenService) -> None:

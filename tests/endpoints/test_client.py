@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_service.endpoints.client import EVENT_BYTES, Client, ServedModel
+from gen_service.endpoints.client import EVENT_BYTES, PAGE_BYTES, Client, ServedModel
 from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.question import Questions, sampling_parameters
 from gen_service.endpoints.replies import error_words, retry_after
@@ -57,6 +57,53 @@ async def ask(
     async with client(**options) as opened:
         await opened.stream(url, "simulated", question, draft, budget)
     return draft
+
+
+# Metrics
+
+
+async def test_readings_of_a_server() -> None:
+    settings = SimulationSettings(block_size=16, num_gpu_blocks=100)
+    async with SimulatedServer(settings) as server, client() as opened:
+        question = Questions(SAMPLING).of(sample())
+        await opened.stream(server.url, "simulated", question, Draft(), 200)
+        read = await opened.readings(server.url)
+    assert (read.kv_tokens, read.running, read.waiting, read.kv_usage) == (1600, 0, 0, 0.0)
+    assert (read.preemptions, read.completed, read.generated_tokens) == (0.0, 1.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (404, b"not here", RequestRefused, "not here"),
+        (500, b'{"error": {"message": "broken"}}', ServerFailed, "broken"),
+        (503, b"busy", Overloaded, "busy"),
+        (200, b"vllm:num_requests_running many\n", MalformedAnswer, "/metrics: "),
+        (200, b"#" * (PAGE_BYTES + 1), MalformedAnswer, f"more than {PAGE_BYTES} bytes"),
+    ],
+)
+async def test_metrics_that_cannot_be_read_are_our_errors(
+    status: int, body: bytes, kind: type[EndpointError], words: str
+) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, client() as opened:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(EndpointError, match=words) as caught:
+            await opened.readings(f"http://127.0.0.1:{port}")
+    assert type(caught.value) is kind
+
+
+async def test_metrics_of_nobody() -> None:
+    async with client() as opened:
+        with pytest.raises(Unreachable):
+            await opened.readings("http://127.0.0.1:9")
+        with pytest.raises(Unreachable, match="not a URL"):
+            await opened.readings("http://[")
 
 
 # What the simulated server does on purpose

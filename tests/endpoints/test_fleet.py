@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp import web
@@ -73,6 +73,7 @@ async def fleet_of(
     max_tokens: int = 200,
     in_flight: int = 16,
     stop: tuple[str, ...] = (),
+    limit: Literal["auto", "fixed"] = "auto",
     **options: Any,
 ) -> AsyncIterator[JobFleet]:
     on_notice = Notices() if notices is None else notices
@@ -81,7 +82,7 @@ async def fleet_of(
     settings = EndpointSettings(**options)
     async with (
         Client(settings) as client,
-        Fleet(settings, PoolSettings(in_flight=in_flight), client, on_notice) as fleet,
+        Fleet(settings, PoolSettings(in_flight=in_flight, limit=limit), client, on_notice) as fleet,
     ):
         fleet.require(settings.model)
         job = fleet.join(Share("job"), sampling, settings.model, on_notice)
@@ -186,13 +187,67 @@ async def test_a_dead_server_is_ejected_and_readmitted_without_a_lost_sample() -
 
 
 async def test_a_draining_server_costs_no_sample() -> None:
-    async with started(SLOW, SLOW) as servers, fleet_of(servers, in_flight=8, attempts=4) as fleet:
+    notices = Notices()
+    async with started(SLOW, SLOW) as servers, fleet_of(servers, notices, in_flight=8, attempts=1) as fleet:
         servers[0].draining = True
         done = await complete(fleet, range(40))
         assert texts(done) == texts(await undisturbed(range(40)))
-        assert fleet.endpoints[0].completed == 0
+        assert (fleet.endpoints[0].completed, fleet.endpoints[0].ejections) == (0, 0)
         refused = sum(1 for line in servers[0].log if line["event"] == "failed")
-        assert 3 <= refused < 40
+        assert 1 <= refused < 40
+        assert len([words for words in notices if "drains" in words]) == 1
+        servers[0].draining = False
+        again = [asyncio.create_task(fleet.complete(sample(number))) for number in range(40, 80)]
+        await notices.heard(f"{servers[0].url} takes requests again")
+        assert texts(await asyncio.gather(*again)) == texts(await undisturbed(range(40, 80)))
+        assert fleet.endpoints[0].completed > 0
+
+
+async def test_what_is_in_flight_at_a_server_that_begins_to_drain_ends_there() -> None:
+    """Refused ones go elsewhere at the first try, however few tries they have."""
+    async with started(SLOW, SLOW) as servers, fleet_of(servers, in_flight=8, attempts=1) as fleet:
+        first = [asyncio.create_task(fleet.complete(sample(number))) for number in range(8)]
+        await until(lambda: all(server.numbers.running == 4 for server in servers))
+        servers[0].draining = True
+        second = await complete(fleet, range(8, 24))
+        done = await asyncio.gather(*first)
+        assert [len(one.retries) for one in done] == [0] * 8
+        assert sum(one.endpoint == servers[0].url for one in done) == 4
+        assert texts([*done, *second]) == texts(await undisturbed(range(24)))
+
+
+async def test_a_limit_that_finds_itself_keeps_to_what_the_servers_cache_holds() -> None:
+    small = replace(SLOW, block_size=16, num_gpu_blocks=48)
+    async with started(small, SLOW) as servers, fleet_of(servers, in_flight=16, limit="auto") as fleet:
+        # Half of 200 tokens and 256 of a prompt: of 356 each, 768 hold twice, and 1.5 times that is sent.
+        assert [int(endpoint.limit) for endpoint in fleet.endpoints] == [3, 16]
+        done = [asyncio.create_task(fleet.complete(sample(number))) for number in range(32)]
+        await until(lambda: sum(server.numbers.running for server in servers) == 16)
+        assert servers[0].numbers.running <= 3
+        assert texts(await asyncio.gather(*done)) == texts(await undisturbed(range(32)))
+
+
+async def test_servers_without_metrics_get_all_that_the_caps_allow() -> None:
+    async def none(request: web.Request) -> web.Response:
+        raise web.HTTPNotFound
+
+    async def listed(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m", "max_model_len": 100}]})
+
+    app = web.Application()
+    app.router.add_get("/health", listed)
+    app.router.add_get("/v1/models", listed)
+    app.router.add_get("/metrics", none)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    settings = EndpointSettings(urls=(f"http://127.0.0.1:{runner.addresses[0][1]}",))
+    try:
+        async with Client(settings) as client, Fleet(settings, PoolSettings(), client, lambda _: None) as fleet:
+            assert (fleet.endpoints[0].limits_itself, fleet.endpoints[0].limit) == (True, PoolSettings().in_flight)
+            assert fleet.endpoints[0].state == "healthy"
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_server_with_another_model_is_not_used() -> None:
