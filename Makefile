@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 TORCH := torch==2.13.0+cpu
 DATA ?=
 
-.PHONY: help install tools lint test demo bench lock clean
+.PHONY: help install tools lint test demo bench bench-fleet lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ demo: install  ## the main job on two real vLLM servers on this machine's CPU
 
 bench: install  ## a short form of every benchmark, one table
 	$(BIN)/python -m benchmarks.run --short $(if $(DATA),--data $(DATA))
+
+bench-fleet: install  ## how busy four simulated replicas are kept, by the loops of the Open-R1 post and by ours
+	$(BIN)/python -m benchmarks.fleet --plot bench-results/fleet.png
 
 lock: install  ## resolve the locks anew from pyproject.toml (finds torch's CPU build the way install does)
 	deploy/locks/lock.sh $(BIN)

@@ -26,5 +26,6 @@ def plot(path: Path, panels: Mapping[str, Sequence[tuple[str, Curve]]]) -> None:
         axis.legend(fontsize=8, loc="upper right")
     axes[-1, 0].set_xlabel("seconds")
     figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

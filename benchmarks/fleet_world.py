@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -16,6 +17,7 @@ from gen_service.endpoints.simulated.engine_profile import R1_DISTILL_32B_TP2_H1
 from gen_service.endpoints.simulated.lengths import Lengths
 from gen_service.endpoints.simulated.script import render_chat
 from gen_service.endpoints.simulated.virtual_servers import Patience, VirtualServer, VirtualServers
+from gen_service.errors import EndpointError
 from gen_service.records import Prompt
 
 SERVERS: Final = 4
@@ -100,16 +102,21 @@ class World:
         self._looks: list[tuple[float, float]] = []
 
     async def look(self) -> list[Readings]:
-        """Note how many completion tokens were made so far."""
-        now = asyncio.get_running_loop().time() - self._started_at
+        """Note how many completion tokens were made so far.
+
+        Raises:
+            EndpointError: a server is too busy to say.
+        """
         readings = [await self.watched.readings(url) for url in self.urls]
+        now = asyncio.get_running_loop().time() - self._started_at
         self._looks.append((now, sum(one.generated_tokens or 0.0 for one in readings)))
         return readings
 
     async def watch(self) -> None:
         """Look every few seconds until cancelled."""
         while True:
-            await self.look()
+            with suppress(EndpointError):
+                await self.look()
             await asyncio.sleep(LOOK_S)
 
     async def run(self, name: str) -> Run:
