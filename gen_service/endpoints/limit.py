@@ -80,8 +80,9 @@ class Limit:
 
     def expect_live(self, tokens: float) -> None:
         """What one sequence is expected to hold in the KV cache, on average over its life, in tokens."""
-        self._expected = max(1.0, tokens)
-        self._begin()
+        if self._expected != max(1.0, tokens):
+            self._expected = max(1.0, tokens)
+            self._begin()
 
     def succeeded(self) -> None:
         """A whole answer came."""

@@ -85,6 +85,17 @@ def test_uncut_it_follows_what_fits() -> None:
     assert limit.value == 1.0
 
 
+def test_a_job_like_the_others_changes_nothing() -> None:
+    """What was learned of short sequences lets the limit grow look by look, not at once."""
+    limit = found()
+    looks(limit, replace(QUIET, kv_usage=0.8, running=100), 30, 5.0, completions=20)
+    value = limit.value
+    limit.expect_live(LIVE)
+    assert limit.value == value
+    limit.expect_live(LIVE - 1.0)
+    assert limit.value > value
+
+
 def test_cut_it_stays_where_it_is_when_what_fits_changes_but_for_what_is_too_much() -> None:
     limit = found()
     limit.overloaded(1.0)
