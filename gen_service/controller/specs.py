@@ -8,7 +8,7 @@ from typing import Any
 from gen_service.controller.verifiers import verification_of
 from gen_service.jobs.job import JobSpec, make_spec
 from gen_service.service_settings import ServiceSettings
-from gen_service.settings import PoolSettings
+from gen_service.settings import OrderSettings, PoolSettings
 from gen_service.storage.destination import is_url
 from gen_service.store.rows import FileRow, JobRow
 from gen_service.wire.jobs import JobRequest, PromptSource, VerificationChoice
@@ -17,6 +17,8 @@ from gen_service.wire.openai import BatchRequest
 # Marks a path in the data folder, which may lie elsewhere at the next start.
 OURS = "data:"
 INLINE = "prompts"
+# Prompts that one of many jobs holds in memory for its order; 200 jobs with 1,000 characters each take 100 MB.
+MOST_WINDOW = 512
 
 
 def native_spec(
@@ -35,6 +37,8 @@ def native_spec(
         "endpoints": {"model": model},
         "sampling": request.sampling.model_dump(mode="json"),
         "truncation": request.truncation.model_dump(mode="json"),
+        "order": request.order.model_dump(mode="json"),
+        "steering": request.steering.model_dump(mode="json"),
         "verification": request.verification.model_dump(mode="json"),
         "output": _output(tenant, output_path) | {"shard_rows": output.shard_rows, "shard_s": output.shard_s},
     }
@@ -79,12 +83,14 @@ def spec_of(row: JobRow, settings: ServiceSettings) -> JobSpec:
     """
     document: dict[str, Any] = {key: _placed(value, settings.data.folder) for key, value in row.spec.items()}
     choice = VerificationChoice.model_validate(row.spec["verification"])
+    order = OrderSettings.model_validate(row.spec.get("order", {}))
     return make_spec(
         document
         | {
             "name": row.id,
             "endpoints": settings.endpoints.model_copy(update={"model": row.spec["endpoints"]["model"]}),
             "pool": pool_of(settings),
+            "order": order.model_copy(update={"window": min(order.window, MOST_WINDOW)}),
             "verification": verification_of(choice, settings.verifier),
         }
     )

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from gen_service.errors import SpecError
+from gen_service.generation.steering import Steering
 from gen_service.settings import (
     EndpointSettings,
     OrderSettings,
@@ -116,9 +117,11 @@ def make_spec(document: dict[str, Any]) -> JobSpec:
         SpecError: names the first field that is wrong.
     """
     try:
-        return JobSpec.model_validate(document)
+        spec = JobSpec.model_validate(document)
     except ValidationError as error:
         raise spec_error(error) from error
+    Steering(spec.steering, spec.samples)  # refuses what the samples cannot fulfil
+    return spec
 
 
 def spec_error(error: ValidationError) -> SpecError:

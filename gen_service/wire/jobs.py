@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from gen_service.settings import ColumnNames, ExtractionPolicy, SamplingSettings, Section, Template, TruncationSettings
+from gen_service.settings import (
+    ColumnNames,
+    ExtractionPolicy,
+    OrderSettings,
+    SamplingSettings,
+    Section,
+    SteeringSettings,
+    Template,
+    TruncationSettings,
+)
 from gen_service.wire.states import JobState
 
 JOB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -81,6 +90,8 @@ class JobRequest(Section):
     model: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
     sampling: SamplingSettings = SamplingSettings()
     truncation: TruncationSettings = TruncationSettings()
+    order: OrderSettings = OrderSettings()
+    steering: SteeringSettings = SteeringSettings()
     verification: VerificationChoice = Field(default_factory=VerificationChoice)
     output: OutputChoice = OutputChoice()
     priority: Annotated[int, Field(ge=-10, le=10)] = 0

@@ -22,6 +22,7 @@ ROWS = {"rows": [{"prompt": "What is 1 + 1?", "answer": "2"}]}
     [
         ({"model": "other"}, "model", "got 'other'; expected one that is served: simulated"),
         ({"sampling": {"max_tokens": 40_000}}, "sampling.max_tokens", "at most 32768, the context length of simulated"),
+        ({"samples": 2, "steering": {"correct": 3}}, "steering.correct", "got 3; expected at most 2"),
         ({"verification": {"kind": "maths"}}, "verification.kind", "got 'maths'; expected one of math, exact"),
         ({"verification": {"options": {"x": 1}}}, "verification.options", "got 'x'"),
         ({"prompts": {"rows": [{"text": "x"}]}}, "prompts.rows", "row 1: no column 'prompt'"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gen_service.controller.specs import folder_of
+from gen_service.controller.specs import MOST_WINDOW, folder_of, spec_of
 from gen_service.endpoints.simulated import Faults, Script, SimulationSettings
 from gen_service.errors import StorageError
 from gen_service.storage.traces import read_traces
@@ -38,6 +38,17 @@ async def test_a_job_ends_with_each_sample_published_once(open_service: OpenServ
         await service.happens(lambda: not service.controller.running)
         events = await service.controller.store.events.since(row.id, 0, 100)
         assert [event.data["to"] for event in events if event.type == "state"] == list(row.times)
+
+
+async def test_a_steered_job_counts_what_it_did_not_need(open_service: OpenService) -> None:
+    async with open_service("quick") as service:
+        row = await service.submit(10, samples=4, steering={"correct": 1}, order={"window": 100_000})
+        row = await service.ended(row)
+        counts = service.controller.view(row).counts
+        assert row.state == "completed"
+        assert (counts.published, counts.skipped, counts.done) == (10, {"solved": 30}, 40)
+        assert len(service.published(row)) == 10
+        assert spec_of(row, service.settings).order.window == MOST_WINDOW
 
 
 async def test_errors_rejects_and_retries_are_counted(open_service: OpenService) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gen_service.settings import ColumnNames, SamplingSettings, TruncationSettings
+from gen_service.settings import ColumnNames, OrderSettings, SamplingSettings, SteeringSettings, TruncationSettings
 from gen_service.wire.jobs import (
     JobCounts,
     JobRates,
@@ -68,6 +68,8 @@ REQUESTS = st.builds(
         seed=st.none() | st.integers(0, 2**31),
     ),
     truncation=st.builds(TruncationSettings, policy=st.sampled_from(["keep", "drop", "continue"])),
+    order=st.builds(OrderSettings, policy=st.sampled_from(["longest_first", "as_read"]), window=st.integers(1, 9999)),
+    steering=st.builds(SteeringSettings, correct=st.none() | st.integers(1, 9), verified=st.none() | st.integers(1, 9)),
     verification=st.builds(
         VerificationChoice, kind=st.sampled_from(["math", "exact"]), options=st.dictionaries(WORDS, VALUES, max_size=3)
     ),
