@@ -18,13 +18,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gen_service.errors import CAUSES, cause_of
-from gen_service.records import Outcome, Trace
+from gen_service.records import CANCELLED, Outcome, Trace
 
 Kind = Literal["counter", "gauge", "histogram"]
 UploadResult = Literal["stored", "refused", "abandoned"]
 WebhookResult = Literal["delivered", "failed", "given_up"]
 SampleOutcome = Literal["completed", "truncated", "cancelled", "error"]
-OUTCOME_BY_FINISH: Final[dict[str, SampleOutcome]] = {"length": "truncated", "cancelled": "cancelled"}
+OUTCOME_BY_FINISH: Final[dict[str, SampleOutcome]] = {"length": "truncated", CANCELLED: "cancelled"}
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNITS: Final = ("seconds", "bytes", "tokens")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ Outcome = Literal[
     "error",
     "unverified",
 ]
+
+# The finish reason of a sample that was cut, as against one that ended by itself.
+CANCELLED: Final = "cancelled"
 
 # Why a sample is not made: its prompt has enough right answers, got none in as many as it may have, has a gold that
 # nothing can be compared with, or the job's target or budget was reached.

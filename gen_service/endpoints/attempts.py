@@ -8,14 +8,12 @@ from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.endpoint import Endpoint
 from gen_service.endpoints.question import Question
 from gen_service.errors import EndpointError, RequestRefused
-from gen_service.records import Completion, Partial
+from gen_service.records import CANCELLED, Completion, Partial
 from gen_service.settings import EndpointSettings
 
 # Failures that are not held against a sample (an outage, 429) end it too, after this many times the counted ones:
 # a prompt that kills every server it reaches must not go round for ever.
 UNCOUNTED_FACTOR = 10
-# How an answer ends that was cut since it was not needed any more.
-CANCELLED = "cancelled"
 
 
 class Attempts:

@@ -118,11 +118,6 @@ class Endpoint:
         """Most requests it is given; a whole number of them fits below."""
         return self._limit.value
 
-    @property
-    def limits_itself(self) -> bool:
-        """Whether its limit follows readings."""
-        return self._limit.mode == "auto"
-
     def expect_live(self, tokens: float) -> None:
         """What one sequence is expected to hold in the KV cache, on average over its life, in tokens."""
         self._limit.expect_live(tokens)

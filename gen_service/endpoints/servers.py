@@ -233,7 +233,7 @@ class Servers:
                 self._ejected(endpoint)
                 _break_off(places)
         for endpoint in self.endpoints:
-            if endpoint.limits_itself and endpoint.state not in OUT and endpoint not in self._reading:
+            if endpoint.state not in OUT and endpoint not in self._reading:
                 self._reading[endpoint] = asyncio.create_task(self._read_later(endpoint))
         # A whole answer decides on the return of a server that was slow, and says so nowhere else.
         states = [endpoint.state for endpoint in self.endpoints]
@@ -262,7 +262,7 @@ class Servers:
     async def _introduced(self, endpoint: Endpoint) -> list[ServedModel] | EndpointError:
         """What a server offers, after its metrics were read: before its first place is given, what fits is known."""
         offer = await self._offer(endpoint)
-        if endpoint.limits_itself and not isinstance(offer, EndpointError):
+        if not isinstance(offer, EndpointError):
             await self._read(endpoint)
         return offer
 

@@ -13,12 +13,10 @@ from gen_service.generation.pool import Pool, Stop
 from gen_service.generation.progress import Progress
 from gen_service.generation.sample_plan import SamplePlan
 from gen_service.generation.supply import PROMPTS_READ_AHEAD, Remembers, Supply
-from gen_service.records import NO_TOKENS, Completion, Partial, Prompt, Sample, Trace, Verdict
+from gen_service.records import CANCELLED, NO_TOKENS, Completion, Partial, Prompt, Sample, Trace, Verdict
 from gen_service.settings import OrderSettings, PoolSettings, SteeringSettings, TruncationSettings
 
 MOST_BUFFER = 512
-# The finish reason of a sample that was cut, as against one that ended by itself.
-CANCELLED = "cancelled"
 
 Position = TypeVar("Position")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gen_service.evaluation.pass_at_k import mean_pass_at_k
+from gen_service.records import CANCELLED
 from gen_service.storage.traces import published_counts, read_batches
 
 COLUMNS = ("prompt_id", "verdict", "finish_reason", "completion_tokens", "retries", "continued", "source")
@@ -88,7 +89,7 @@ def summarize(path: str, verdicts: str | None = None) -> Summary:
         summary.continued += sum(1 for times in columns["continued"] if times)
         judged = (columns[name] for name in ("prompt_id", "source", "verdict", "finish_reason"))
         for prompt_id, source, verdict, finish_reason in zip(*judged, strict=True):
-            if verdict in JUDGED and finish_reason != "cancelled":
+            if verdict in JUDGED and finish_reason != CANCELLED:
                 _add(summary.prompts, prompt_id, verdict)
                 _add(summary.sources, source, verdict)
         tokens.append(np.array([count for count in columns["completion_tokens"] if count is not None], dtype=np.int32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gen_service.records import How
+from gen_service.records import CANCELLED, How
 from gen_service.settings import ExtractionPolicy
 from gen_service.verification import boxes as boxed
 from gen_service.verification import phrases
@@ -17,7 +17,7 @@ _THINK_CLOSE = "</think>"
 _TAG_OPEN = "<answer>"
 _TAG_CLOSE = "</answer>"
 # Finish reasons of a text that did not end by itself: at the token limit, or cut in flight as it was not needed.
-CUT_OFF = frozenset({"length", "cancelled"})
+CUT_OFF = frozenset({"length", CANCELLED})
 # Bounds the time on the event loop; 32k tokens are about 130,000 characters.
 _SEARCHED = 200_000
 

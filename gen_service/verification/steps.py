@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gen_service.records import How, Outcome, Verdict
+from gen_service.records import CANCELLED, How, Outcome, Verdict
 from gen_service.settings import ExtractionPolicy
 from gen_service.verification.extract import CUT_OFF, extract
 from gen_service.verification.grade import Grade
@@ -82,7 +82,7 @@ def _text(content: str, finish_reason: str) -> Reading:
 
 
 def _truncated(how: How, finish_reason: str) -> Reading:
-    missing = _NOT_NEEDED if finish_reason == "cancelled" else _AT_THE_LIMIT
+    missing = _NOT_NEEDED if finish_reason == CANCELLED else _AT_THE_LIMIT
     return Reading("truncated", "", None, None, how, missing)
 
 

@@ -448,14 +448,13 @@ def test_a_whole_answer_is_judged_when_it_is_long_enough_to_tell(tokens: int, st
 def test_readings_move_the_limit_of_one_that_finds_itself_and_say_when_there_is_more_room() -> None:
     endpoint = Endpoint(URL, 1000, 3, 1.0, limit="auto")
     endpoint.expect_live(1000.0)
-    assert endpoint.limits_itself
     assert not endpoint.read(Readings(kv_tokens=100_000), 0.0)
     assert endpoint.limit == pytest.approx(150.0)
     assert endpoint.read(Readings(kv_tokens=200_000), 5.0)
     assert endpoint.limit == pytest.approx(300.0)
     fixed = Endpoint(URL, 1000, 3, 1.0)
     assert not fixed.read(Readings(kv_tokens=100_000), 0.0)
-    assert (fixed.limits_itself, fixed.limit) == (False, 1000.0)
+    assert fixed.limit == 1000.0
 
 
 def writing(waiting: int | None) -> tuple[Endpoint, Place]:

@@ -244,7 +244,7 @@ async def test_servers_without_metrics_get_all_that_the_caps_allow() -> None:
     settings = EndpointSettings(urls=(f"http://127.0.0.1:{runner.addresses[0][1]}",))
     try:
         async with Client(settings) as client, Fleet(settings, PoolSettings(), client, lambda _: None) as fleet:
-            assert (fleet.endpoints[0].limits_itself, fleet.endpoints[0].limit) == (True, PoolSettings().in_flight)
+            assert fleet.endpoints[0].limit == PoolSettings().in_flight
             assert fleet.endpoints[0].state == "healthy"
     finally:
         await runner.cleanup()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gen_service.endpoints.readings import Readings, readings_of
 
-# As it came from a running vLLM 0.32, with its lines of other names left out but for some.
+# In vLLM 0.32's names and labels, with some of its other lines. tests/trip reads the page of a real one.
 PAGE: Final = """\
 # HELP python_info Python platform information.
 # TYPE python_info gauge

@@ -89,6 +89,26 @@ async def test_the_server_counts_the_tokens_the_tokenizer_counts(vllm_servers: S
             assert tokenizer.decode(answer["choices"][0]["token_ids"], skip_special_tokens=True) == message
 
 
+async def test_the_fleet_can_read_what_a_server_says_of_itself(vllm_servers: Servers, tmp_path: Path) -> None:
+    spec = job(vllm_servers, tmp_path / "unused.jsonl", tmp_path)
+    row = next(iter(prompt_rows("held_out", 1, seed=11)))
+    sample = Sample("r", "trip", Prompt("p", ({"role": "user", "content": row["prompt"]},), None, "test", 1), 0)
+    async with Client(spec.endpoints) as client:
+        before = await client.readings(vllm_servers[0].url)
+        draft = Draft()
+        await client.stream(vllm_servers[0].url, "tiny", Questions(spec.sampling).of(sample), draft, 200)
+        after = await client.readings(vllm_servers[0].url)
+    assert before.kv_tokens is not None
+    assert before.kv_tokens == after.kv_tokens > 2048
+    assert (after.running, after.waiting, after.preemptions) == (0, 0, 0.0)
+    assert after.kv_usage is not None
+    assert 0.0 <= after.kv_usage < 1.0
+    assert before.completed is not None
+    assert after.completed == before.completed + 1
+    assert before.generated_tokens is not None
+    assert after.generated_tokens == before.generated_tokens + len(draft.token_ids)
+
+
 async def test_an_answer_taken_up_from_its_tokens_is_the_answer_that_was_cut(
     vllm_servers: Servers, problem_file: Path, tmp_path: Path
 ) -> None:
