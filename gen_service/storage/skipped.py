@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen_service.errors import SpecError, StorageError
+from gen_service.errors import SpecError
 from gen_service.records import Skipped
 from gen_service.storage import manifest
 from gen_service.storage.arrow_arrays import array_of
@@ -20,6 +20,7 @@ from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.manifest import SKIPPED_FOLDER, SkippedPart
 from gen_service.storage.part_file import PartFile
+from gen_service.storage.part_reader import open_part
 from gen_service.storage.surrogates import scrub
 
 SKIPPED_VERSION = 1
@@ -161,16 +162,7 @@ def part_batches(destination: Destination, part: SkippedPart, columns: Sequence[
     Raises:
         StorageError: the file is missing or of a later version.
     """
-    try:
-        file = destination.open(part.file)
-    except FileNotFoundError as error:
-        raise StorageError(f"{destination.locate(part.file)} is named by a manifest, but is not there") from error
-    with file, pq.ParquetFile(file) as parquet:
-        version = int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, b"0"))
-        if version > SKIPPED_VERSION:
-            raise StorageError(
-                f"{destination.locate(part.file)} has rows of version {version}, newer than {SKIPPED_VERSION}"
-            )
+    with open_part(destination, part.file, VERSION_KEY, SKIPPED_VERSION) as parquet:
         yield from parquet.iter_batches(columns=list(columns))
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen_service.errors import SpecError, StorageError
+from gen_service.errors import SpecError
 from gen_service.storage import manifest
 from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.manifest import Part, PublishedCounts
+from gen_service.storage.part_reader import open_part
 from gen_service.storage.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY, conformed
 from gen_service.storage.verdicts import VERDICT_COLUMNS, open_verdict_set, overlaid
 
@@ -83,16 +84,7 @@ def part_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one part from `first_row` on, in order, as record batches of at most 256 rows with the columns in
     the order asked for. Row groups before `first_row` are not read."""
-    try:
-        file = destination.open(part.file)
-    except FileNotFoundError as error:
-        raise StorageError(f"{destination.locate(part.file)} is named by a manifest, but is not there") from error
-    with file, pq.ParquetFile(file) as parquet:
-        version = int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, b"0"))
-        if version > SCHEMA_VERSION:
-            raise StorageError(
-                f"{destination.locate(part.file)} has rows of version {version}, newer than {SCHEMA_VERSION}"
-            )
+    with open_part(destination, part.file, VERSION_KEY, SCHEMA_VERSION) as parquet:
         names = SCHEMA.names if columns is None else list(columns)
         there = [name for name in names if name in parquet.schema_arrow.names]
         groups, before = _groups_from(parquet.metadata, first_row)
