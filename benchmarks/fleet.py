@@ -112,7 +112,7 @@ WAYS: Final[dict[str, tuple[Way, float, Patience]]] = {
     "ours, second job queued": (ours_with_second, WATERMARK, Patience()),
     "lengths known, longest first": (longest_known_first, WATERMARK, FOR_EVER),
 }
-OVER_HTTP: Final = ("gather-500", "streaming-500", "ours")
+THE_THREE: Final = ("gather-500", "streaming-500", "ours")
 
 
 def measure(
@@ -151,7 +151,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.http:
             runs[f"{title}, HTTP"] = _over_http(runs[title], options.seed, samples, options.time_scale)
     if options.plot is not None:
-        plot(options.plot, {title: [(run.name, run.curve) for run in some] for title, some in runs.items()})
+        drawn = {
+            title: [(run.name, run.curve) for run in some if run.name in THE_THREE] for title, some in runs.items()
+        }
+        plot(options.plot, drawn)
     if options.json is not None:
         options.json.write_text(json.dumps({title: [asdict(run) for run in some] for title, some in runs.items()}))
     return 0
@@ -160,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
 def _over_http(virtual: list[Run], seed: int, samples: int, time_scale: float) -> list[Run]:
     print(f"through HTTP, {time_scale:g} engine seconds in a second\n{_HEAD}")
     runs = []
-    for name in OVER_HTTP:
+    for name in THE_THREE:
         way, watermark, _ = WAYS[name]
         run = _shown(http_run(name, way, seed, samples, watermark, time_scale))
         same = next(one for one in virtual if one.name == name)

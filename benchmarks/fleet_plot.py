@@ -21,7 +21,7 @@ def plot(path: Path, panels: Mapping[str, Sequence[tuple[str, Curve]]]) -> None:
             axis.plot([at for at, _ in curve], [100.0 * share for _, share in curve], label=name, linewidth=1.2)
         axis.set_title(title)
         axis.set_ylabel("% of a full KV cache's rate")
-        axis.set_ylim(0, 130)
+        axis.set_ylim(0, 180)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper right")
     axes[-1, 0].set_xlabel("seconds")
