@@ -197,7 +197,7 @@ class Generation(Generic[Position]):
     async def _deliver(self, trace: Trace | None) -> None:
         """Durable first, then verified, then published."""
         if trace is not None:
-            self._supply.ended(await self._publish(await self._folder.record(trace), trace))
+            await self._supply.ended(await self._publish(await self._folder.record(trace), trace))
 
     async def _deliver_recovered(self, found: tuple[Position, Trace]) -> None:
         self._progress.recovered += 1

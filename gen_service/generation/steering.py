@@ -151,9 +151,10 @@ class Steering:
 
     def rank(self, prompt_id: str) -> int:
         """Which prompts go first, the lowest: under a budget 0 for one without a right answer and 1 for the others;
-        else 0."""
+        else 0, also of a prompt that is not open. It changes only when one of the prompt ends."""
         has_budget = self._settings.sample_budget is not None or self._settings.token_budget is not None
-        return int(has_budget and self._prompts[prompt_id].correct > 0)
+        prompt = self._prompts.get(prompt_id)
+        return int(has_budget and prompt is not None and prompt.correct > 0)
 
     def sent(self, sample: Sample) -> Decision:
         """A sample of an open prompt goes in flight: `may_send` is true and `at_once` has room."""

@@ -7,7 +7,9 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from gen_service.errors import BadPromptRow
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.generation.sample_plan import SamplePlan
-from gen_service.generation.supply import Supply
+from gen_service.generation.supply import AT_A_TURN, Supply
 from gen_service.records import NO_TOKENS, Completion, Message, Outcome, Prompt, Sample, Skipped, Trace, Verdict
 from gen_service.settings import OrderSettings, SteeringSettings
 
@@ -67,11 +69,12 @@ class Servers:
         self._supply, self._memory, self._progress = supply, memory, progress
         self._random = random.Random(seed)
         self._places = places
+        self._cut: set[asyncio.Future[None]] = set()
         supply.cut = self.cut
 
     def cut(self, sample_id: str) -> None:
-        sample = self.in_flight.pop(sample_id)
-        asyncio.get_running_loop().call_soon(self._end_cut, sample)
+        if (sample := self.in_flight.pop(sample_id, None)) is not None:
+            self._cut.add(asyncio.ensure_future(self._end_cut(sample)))
 
     async def run(self, source: Iterator[Prompt | BadPromptRow], most: int) -> bool:
         """Whether the supply ended by itself, not after the most samples."""
@@ -91,34 +94,34 @@ class Servers:
                     self.sent.append(sample)
                     self.in_flight[sample.sample_id] = sample
             elif self.in_flight:
-                self._answer(self.in_flight.pop(self._random.choice(sorted(self.in_flight))))
+                await self._answer(self.in_flight.pop(self._random.choice(sorted(self.in_flight))))
             await asyncio.sleep(0)
         if asking is not None:
             asking.cancel()
             await asyncio.wait({asking})
         await samples.aclose()
-        await asyncio.sleep(0)
+        await asyncio.gather(*self._cut)
         return ended
 
-    def _answer(self, sample: Sample) -> None:
+    async def _answer(self, sample: Sample) -> None:
         outcome: Outcome = self._random.choice(["correct", "incorrect", "incorrect", "ungradable", "error"])
         self._supply.came(sample, None if outcome == "error" else self._random.randrange(1, 30_000))
-        self._end(sample, outcome)
+        await self._end(sample, outcome)
 
-    def _end(self, sample: Sample, outcome: Outcome) -> None:
+    async def _end(self, sample: Sample, outcome: Outcome) -> None:
         completion = None if outcome == "error" else replace(COMPLETION, completion_tokens=100)
         trace = Trace(sample, completion, Verdict(outcome, ""))
         assert not self._memory.is_done(sample.sample_id)
         self._memory.rows[sample.sample_id] = outcome
         self._progress.count(trace)
-        self._supply.ended(trace)
+        await self._supply.ended(trace)
 
-    def _end_cut(self, sample: Sample) -> None:
+    async def _end_cut(self, sample: Sample) -> None:
         self._supply.came(sample, None)
         if self._random.random() < 0.5:
             self._supply.withdrawn(sample)
         else:
-            self._end(sample, "truncated")
+            await self._end(sample, "truncated")
 
 
 def continued(memory: Memory) -> Progress:
@@ -179,6 +182,89 @@ def test_over_any_runs_each_sample_has_a_row_or_a_reason(
     reasons = Counter(skipped.reason for skipped in memory.skipped.values())
     if not steering.is_on:
         assert not reasons
+
+
+def judged(sample: Sample, outcome: Outcome, tokens: int) -> Trace:
+    return Trace(sample, replace(COMPLETION, completion_tokens=tokens), Verdict(outcome, ""))
+
+
+async def test_samples_that_a_budget_may_not_have_room_for_are_asked_for_when_it_has() -> None:
+    plan, progress = SamplePlan("job", 6, "parameters"), Progress()
+    supply = Supply(plan, OrderSettings(), SteeringSettings(token_budget=1000), Memory(), progress)
+    samples = supply.samples(iter([prompt(0)]), Stop())
+    await supply.ended(judged(await anext(samples), "incorrect", 600))
+    second = await anext(samples)
+    # One more in flight, as long as the first, would be more than the budget has left. The second turns out short.
+    third = asyncio.ensure_future(anext(samples))
+    await asyncio.wait({third}, timeout=0.01)
+    assert not third.done()
+    assert not progress.exhausted
+    await supply.ended(judged(second, "incorrect", 1))
+    assert (await third).index == 2
+    await samples.aclose()
+
+
+async def test_under_a_budget_prompts_without_a_right_answer_go_first() -> None:
+    plan = SamplePlan("job", 3, "parameters")
+    supply = Supply(plan, OrderSettings(), SteeringSettings(sample_budget=5), Memory(), Progress())
+    samples = supply.samples(iter([prompt(0), prompt(1)]), Stop())
+    right, wrong = await anext(samples), await anext(samples)
+    # Longer answers alone would have the first prompt's samples go first.
+    supply.came(right, 9000)
+    await supply.ended(judged(right, "correct", 9000))
+    supply.came(wrong, 10)
+    await supply.ended(judged(wrong, "incorrect", 10))
+    rest = [sample async for sample in samples]
+    assert [sample.prompt.prompt_id for sample in rest] == [wrong.prompt.prompt_id] * 2 + [right.prompt.prompt_id]
+
+
+async def test_the_last_right_answer_leaves_the_event_loop_to_others_while_the_rest_is_skipped() -> None:
+    progress = Progress()
+    steering = SteeringSettings(verified=1)
+    supply = Supply(SamplePlan("job", 50, "parameters"), OrderSettings(), steering, Memory(), progress)
+    samples = supply.samples((prompt(number) for number in range(200)), Stop())
+    taken = [await anext(samples) for _ in range(110)]
+    cut: list[str] = []
+    supply.cut = cut.append
+    ending = asyncio.ensure_future(supply.ended(judged(taken[0], "correct", 100)))
+    steps = [0]
+    while not ending.done():
+        await asyncio.sleep(0)
+        steps.append(progress.skipped["target_reached"])
+    assert max(after - before for before, after in pairwise(steps)) == AT_A_TURN
+    assert sorted(cut) == sorted(sample.sample_id for sample in taken[1:])
+    assert [sample async for sample in samples] == []
+    assert progress.exhausted
+    assert progress.done == 200 * 50 - 110
+    assert progress.skipped.total() == 200 * 50 - 110
+
+
+async def test_prompts_of_many_samples_are_read_as_far_as_memory_is_meant_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Counting(Memory):
+        looked_up = 0
+
+        def is_done(self, sample_id: str) -> bool:
+            self.looked_up += 1
+            return super().is_done(sample_id)
+
+    monkeypatch.setattr("gen_service.generation.supply.MOST_UNSENT", 40)
+    for steering, most in ((SteeringSettings(), 100), (SteeringSettings(correct=1), 5)):
+        memory = Counting()
+        supply = Supply(SamplePlan("job", 10, "parameters"), OrderSettings(), steering, memory, Progress())
+        samples = supply.samples((prompt(number) for number in range(1000)), Stop())
+        for number in range(1, most + 1):
+            await anext(samples)
+            assert memory.looked_up - number < 40 + 10
+        if steering.is_on:
+            # Five prompts have one sample in flight each, and 45 that wait for its verdict.
+            waiting = asyncio.ensure_future(anext(samples))
+            await asyncio.wait({waiting}, timeout=0.01)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        await samples.aclose()
 
 
 async def given_out(plan: SamplePlan, order: OrderSettings, prompts: int) -> list[Sample]:
