@@ -50,12 +50,13 @@ class Commits:
         self._write((part,), rejected, self._skips.write())
 
     def publish_skipped(self) -> None:
-        """Publish the samples skipped since the last commit, if there are any."""
+        """Publish the samples that were skipped and cut since the last commit, if there are any."""
         if skipped := self._skips.write():
             self._write((), self._dead_letter.sync(), skipped)
 
     def finish(self) -> None:
         """Commit what came after the last part, when every part is committed."""
+        self._skips.cut()
         rejected, skipped = self._dead_letter.sync(), self._skips.write()
         if skipped or (rejected, self._watermark.low()) != (self._last.rejected, self._last.journal_covered):
             self._write((), rejected, skipped)

@@ -86,7 +86,8 @@ class JobFolder:
         at = self._stations
         self.epoch = at.epoch
         self._shards = ShardWriter(
-            at.destination, self._job.output, at.epoch, self._job.sampling, self._space, at.commits.publish
+            *(at.destination, self._job.output, at.epoch, self._job.sampling, self._space, at.commits.publish),
+            on_cut=at.skips.cut,
         )
         self.backlog = Backlog(at.watermark, at.journal, self._shards)
         return self
@@ -238,6 +239,7 @@ class JobFolder:
     def _commit_soon(self) -> None:
         """Commit the samples skipped so far, with or after the rows given so far, from which they may follow."""
         self._shards.cut()
+        self._stations.skips.cut()
         self._shards.submit(self._stations.commits.publish_skipped)
 
     async def _close(self) -> None:

@@ -43,6 +43,10 @@ Row = tuple[JournalPosition, Trace]
 Commit = Callable[[Part, list[JournalPosition]], None]
 
 
+def _nothing() -> None:
+    return
+
+
 class Committed(NamedTuple):
     """What one run has committed so far: rows, files and their bytes."""
 
@@ -65,6 +69,7 @@ class ShardWriter:
         epoch: of this run; in the parts' names.
         sampling: as JSON, for the rows.
         commit: called in the worker thread with each part, when its file is durable, and the rows it holds.
+        on_cut: called in the event loop's thread when a part has its last row; the commits come in the same order.
 
     Attributes:
         committed: what this run has committed so far.
@@ -78,6 +83,7 @@ class ShardWriter:
         sampling: str,
         space: SpaceWaiter,
         commit: Commit,
+        on_cut: Callable[[], None] = _nothing,
     ) -> None:
         self._destination = destination
         self._settings = settings
@@ -85,6 +91,7 @@ class ShardWriter:
         self._sampling = sampling
         self._space = space
         self._commit = commit
+        self._on_cut = on_cut
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._queued: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
@@ -156,6 +163,7 @@ class ShardWriter:
         if self._group:
             self._submit_group()
         if self._part_rows:
+            self._on_cut()
             self._submit(self._publish_part)
         self._part_rows = 0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -43,16 +43,20 @@ _REPEATED_COLUMNS = ["job_id", "prompt_id", "reason"]
 class SkipWriter:
     """Gathers skipped samples and writes them as parts.
 
-    The whole rule: what was added is in the parts that the next `write` gives, whoever calls it for a commit;
-    `within_s` seconds after the first row, `on_due` asks for one. BATCH_ROWS rows are written before that and wait as
-    a file. What was written and not committed is nowhere: after a crash its samples are decided upon again.
+    The whole rule: what was added before `cut` is in the parts that `write` gives for the commit which it was called
+    for, the commits in the order of the cuts. So whoever cuts when the rows are cut from which samples follow commits
+    no skip before its reason. `within_s` seconds after the first row, `on_due` asks for a commit. BATCH_ROWS rows are
+    written before that and wait as a file. What was written and not committed is nowhere: after a crash its samples
+    are decided upon again.
+
+    `add`, `cut` and `close` are for the event loop's thread, `write` is for the one that does what is done in turn.
 
     Args:
         destination: where the parts go.
         epoch: of this run; in the parts' names.
         within_s: seconds that a row may wait for a commit.
-        in_turn: has work done by the thread that calls `write`; called in the event loop's thread.
-        on_due: called in the event loop's thread.
+        in_turn: has work done by the thread that calls `write`, before what is asked of it later.
+        on_due: asks for a commit: calls `cut`, and has `write` called.
     """
 
     def __init__(
@@ -72,46 +76,49 @@ class SkipWriter:
         self._space = space
         self._in_turn = in_turn
         self._on_due = on_due
-        self._lock = threading.Lock()
         self._rows: list[Skipped] = []
+        self._timer: asyncio.TimerHandle | None = None
+        # Of each commit that is asked for and not made, what is not in a file yet.
+        self._cuts: deque[list[Skipped]] = deque()
+        # Of the writing thread.
         self._parts: list[SkippedPart] = []
         self._written = 0
-        # Counts the commits: a timer is about the rows added between two of them.
-        self._turn = 0
-        self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def add(self, skipped: Skipped) -> None:
         """Take one row."""
-        with self._lock:
-            self._rows.append(skipped)
-            rows, turn = len(self._rows), self._turn
-        if turn not in self._timers:
-            self._timers[turn] = asyncio.get_running_loop().call_later(self._within_s, self._look, turn)
-        if rows % BATCH_ROWS == 0:
-            self._in_turn(self._spill)
+        self._rows.append(skipped)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._within_s, self._on_due)
+        if len(self._rows) >= BATCH_ROWS:
+            self._in_turn(partial(self._spill, self._taken()))
+
+    def cut(self) -> None:
+        """What was added so far goes with the commit that is asked for now; `write` is called for it once."""
+        self.close()
+        self._cuts.append(self._taken())
 
     def close(self) -> None:
-        """Ask for no more commits."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        """Ask for no commit of what was added."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def write(self) -> tuple[SkippedPart, ...]:
-        """The parts of all rows added so far, durable when this returns, for the manifest that follows; none when
-        there are no rows. In any thread, one at a time.
+        """The parts of all rows added up to the next cut, durable when this returns, for the manifest that follows;
+        none when there are no rows.
 
         Raises:
             StorageError: the disk failed.
         """
-        with self._lock:
-            self._turn += 1
-        self._spill()
+        self._spill(self._cuts.popleft())
         parts, self._parts = self._parts, []
         return tuple(parts)
 
-    def _spill(self) -> None:
-        with self._lock:
-            rows, self._rows = self._rows, []
+    def _taken(self) -> list[Skipped]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _spill(self, rows: list[Skipped]) -> None:
         if not rows:
             return
         self._written += 1
@@ -130,11 +137,6 @@ class SkipWriter:
         self._space.write(name, lambda: self._destination.adopt(staged, name))
         reasons = Counter(str(row.reason) for row in rows)
         self._parts.append(SkippedPart(name, len(rows), file.tell(), file.sha256.hexdigest(), dict(reasons)))
-
-    def _look(self, turn: int) -> None:
-        del self._timers[turn]
-        if turn == self._turn:
-            self._on_due()
 
 
 def read_skipped(path: str) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from gen_service.settings import OutputSettings
 from gen_service.storage import shards, skipped, traces
 from gen_service.storage.destination import open_destination
 from gen_service.storage.job_folder import JobFolder, open_job_folder
-from gen_service.storage.manifest import load
+from gen_service.storage.manifest import Part, load
 from gen_service.storage.skipped import read_skipped
 
 MakeTrace = Callable[..., Trace]
@@ -121,6 +122,28 @@ async def test_a_flush_commits_what_is_skipped_with_the_rows_it_followed_from(
         before = len(load(open_destination(f"{output.path}/job")))
         await job.flush()
         assert len(load(open_destination(f"{output.path}/job"))) == before
+
+
+async def test_a_skip_is_committed_with_or_after_the_rows_it_follows_from(
+    open_job: Open, output: OutputSettings, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, close = threading.Event(), shards.OpenPart.close
+
+    def close_late(part: shards.OpenPart) -> Part:
+        may_go_on.wait()
+        return close(part)
+
+    monkeypatch.setattr(shards.OpenPart, "close", close_late)
+    async with open_job(shard_rows=2) as job:
+        for number in range(3):
+            await publish(job, make_trace(number))
+        # It follows from the third row, while the first two are being published.
+        job.skip(skip(3))
+        may_go_on.set()
+    commits = [
+        (sum(part.rows for part in one.parts), len(one.skipped)) for one in load(open_destination(f"{output.path}/job"))
+    ]
+    assert commits == [(0, 0), (2, 0), (1, 1)]
 
 
 async def test_many_are_written_before_their_commit_while_a_part_of_rows_is_open(
