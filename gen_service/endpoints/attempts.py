@@ -32,6 +32,7 @@ class Attempts:
         budget: completion tokens in all, or None for what the server gives by default.
         is_longer: whether the answer was cut off by its budget and got the further tokens.
         endpoint: the server that was asked last; None before the first.
+        blamed: whether the last failure was held against the sample.
         discarded_tokens: tokens that came and are not part of the draft any more.
     """
 
@@ -47,6 +48,7 @@ class Attempts:
         "_sent_at",
         "_started",
         "avoid",
+        "blamed",
         "budget",
         "discarded_tokens",
         "draft",
@@ -66,6 +68,7 @@ class Attempts:
         self.avoid: Endpoint | None = None
         self.retries: list[str] = []
         self.is_longer = False
+        self.blamed = False
         self.discarded_tokens = 0
         self._more_tokens = more_tokens
         self._limit = settings.attempts
@@ -107,6 +110,7 @@ class Attempts:
     def failed(self, error: EndpointError, counts: bool, endpoint: Endpoint) -> None:
         """An attempt failed at `endpoint`; `counts` says whether it is held against the sample."""
         self.retries.append(error.cause)
+        self.blamed = counts
         self._counted += counts
         self.avoid = endpoint
         self._go_on_from(self.draft if self._can_be_taken_up() else self._origin)

@@ -190,13 +190,19 @@ class JobFleet:
             attempts.take_back(truncated)
 
     async def _send_until_done(self, attempts: Attempts, reading: _Reading) -> None:
+        has_waited = True
         while True:
             try:
                 return await self._send(attempts, reading)
             except EndpointError as error:
                 if not attempts.may_try_again(error):
                     raise
-            await asyncio.sleep(self._backoff_s(len(attempts.retries)))
+            # What no one blames the sample for is over at another server; not twice in a row, lest its attempts are
+            # used up in a moment where every server refuses.
+            goes_on = has_waited and not attempts.blamed and self.places.has_other(self._line, attempts.avoid)
+            has_waited = not goes_on
+            if has_waited:
+                await asyncio.sleep(self._backoff_s(len(attempts.retries)))
 
     def _backoff_s(self, failures: int) -> float:
         """tenacity's wait, without its bookkeeping for every request that succeeds at once."""

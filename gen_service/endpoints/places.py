@@ -186,6 +186,12 @@ class Places:
         if line.member is not None:
             self._shares.wants(line.member, bool(line.waiters))
 
+    def has_other(self, line: Line, avoid: Endpoint | None) -> bool:
+        """Whether a request of the job would get a place at once, at another server than this one."""
+        if line.member is None or not line.member.may_send:
+            return False
+        return any(one is not avoid and line.model in one.models for one in self._open())
+
     def _open(self) -> list[Endpoint]:
         """Servers that one more request may be sent to."""
         if self.taken >= self.limit:
