@@ -140,13 +140,14 @@ class JobFolder:
         """The traces that earlier runs journaled but did not publish, each to be given to `publish` once.
 
         Streamed, about one journal frame in memory; may be taken from in another thread. Only once in a run. While
-        it is not exhausted the journal keeps growing: nothing after the place it has reached can be released.
+        it is not exhausted the journal keeps growing: nothing after the place it has reached can be released. Those of
+        samples that a run skipped which had not this journal are passed over: they are accounted for.
         """
         if self._is_replayed:
             raise StorageError("recovered() was called twice: its traces would be published twice")
         self._is_replayed = True
         for position, trace in self._stations.journal.replay():
-            is_open = trace.sample.sample_id not in self._stations.known.published_before
+            is_open = not self._stations.known.had_before(trace.sample.sample_id)
             self._stations.watermark.replaying(position, is_open)
             if is_open:
                 self._unpublished.add(trace.sample.sample_id)

@@ -20,7 +20,6 @@ class KnownSamples:
     """The samples of one job. Closed by its owner.
 
     Attributes:
-        published_before: those with a row by an earlier run.
         done: those that need no more work: journaled, published or skipped.
         skipped: those that are not made, under the steering of this run.
 
@@ -32,7 +31,7 @@ class KnownSamples:
     def __init__(self, at: JobPlaces, keep_outcomes: bool) -> None:
         self._sets: list[Seen] = []
         self._at = at
-        self.published_before = self._set("published")
+        self._published_before = self._set("published")
         self.done = self._set("done")
         self.skipped = self._set("skipped")
         self._outcomes = {name: self._set(name) for name in KEPT_OUTCOMES} if keep_outcomes else {}
@@ -57,6 +56,10 @@ class KnownSamples:
             ]
             self.skipped.add_many(ids)
             _require_new(destination, skipped_part, self.done.add_many(ids))
+
+    def had_before(self, sample_id: str) -> bool:
+        """Whether an earlier run published or skipped the sample; before this one skips any."""
+        return sample_id in self._published_before or sample_id in self.skipped
 
     def had(self, sample_id: str, outcome: Outcome) -> bool:
         """Whether the sample has a row with this outcome, by any run.
@@ -87,7 +90,7 @@ class KnownSamples:
         columns = ["sample_id", "verdict"] if self._outcomes else ["sample_id"]
         for batch in traces.part_batches(destination, part, columns):
             ids = batch.column(0).to_pylist()
-            self.published_before.add_many(ids)
+            self._published_before.add_many(ids)
             new += self.done.add_many(ids)
             if self._outcomes:
                 for sample_id, verdict in zip(ids, batch.column(1).to_pylist(), strict=True):

@@ -146,6 +146,23 @@ async def test_a_skip_is_committed_with_or_after_the_rows_it_follows_from(
     assert commits == [(0, 0), (2, 0), (1, 1)]
 
 
+async def test_a_sample_that_was_skipped_while_its_journal_was_elsewhere_gets_no_row(
+    open_job: Open, output: OutputSettings, make_trace: MakeTrace, tmp_path: Path
+) -> None:
+    async with open_job(journal=str(tmp_path / "one")) as job:
+        await job.record(make_trace(0))
+        await job.record(make_trace(1))
+    async with open_job(journal=str(tmp_path / "two")) as job:
+        job.skip(skip(0))
+    async with open_job(journal=str(tmp_path / "one")) as job:
+        for position, trace in job.recovered():
+            await job.publish(position, dataclasses.replace(trace, verdict=Verdict("correct", "by test")))
+    assert [row["sample_id"] for row in traces.read_traces(f"{output.path}/job")] == ["s000001"]
+    async with open_job(journal=str(tmp_path / "one")) as job:
+        assert list(job.recovered()) == []
+        assert (job.published.rows, job.published.skipped) == (1, {"solved": 1})
+
+
 async def test_many_are_written_before_their_commit_while_a_part_of_rows_is_open(
     open_job: Open, output: OutputSettings, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
