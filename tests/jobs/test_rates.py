@@ -21,6 +21,19 @@ def test_the_rate_is_that_of_the_window_and_the_rest_follows_from_it() -> None:
     assert len(rates._points) <= RATE_WINDOW_S + 2
 
 
+def test_samples_that_are_skipped_count_for_the_time_that_is_left() -> None:
+    progress, rates = Progress(expected=80), Rates()
+    rates.at(0.0, progress)
+    for second in range(1, 11):
+        # One right answer a second, and the prompt's three other samples are not needed.
+        progress.published += 1
+        for _ in range(3):
+            progress.skip("solved")
+        rate = rates.at(float(second), progress)
+    assert rate.rows == 1.0
+    assert rate.left_s == (80 - 40) / 4
+
+
 @given(
     st.lists(st.tuples(st.floats(0.01, 60), st.integers(0, 50)), max_size=40), st.one_of(st.none(), st.integers(0, 99))
 )
