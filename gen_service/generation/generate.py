@@ -180,6 +180,10 @@ class Generation(Generic[Position]):
             self._folder.keep_partial(partial)
             self._supply.running(sample, len(partial.token_ids))
 
+        if not self._supply.is_needed(sample):
+            self._supply.came(sample, None)
+            self._supply.withdrawn(sample)
+            return None
         more = self._truncation.extra_tokens if self._truncation.policy == "continue" else 0
         partial, tokens = self._folder.partial_of(sample.sample_id), None
         try:

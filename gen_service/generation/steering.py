@@ -181,6 +181,10 @@ class Steering:
         self._forget_if_idle(sample.prompt.prompt_id)
         return self._decided(skipped, cut)
 
+    def is_needed(self, sample: Sample) -> bool:
+        """Whether a sample in flight is still to be asked for: False once a decision has cut it."""
+        return self._prompts[sample.prompt.prompt_id].reason is None
+
     def withdrawn(self, sample: Sample) -> Skipped | None:
         """A sample in flight came to nothing and has no row: it was cut, or interrupted by a stop, before its first
         token. It does not count as sent.

@@ -117,6 +117,11 @@ class Supply:
             self._changed.clear()
             await self._changed.wait()
 
+    def is_needed(self, sample: Sample) -> bool:
+        """Whether a sample given out is still to be asked for: between the two another's verdict may have come, which
+        found nothing to cut. One that is not needed is `withdrawn`."""
+        return not self._steers or self._steering.is_needed(sample)
+
     def running(self, sample: Sample, tokens: int) -> None:
         """A sample given out has so many tokens by now."""
         self._order.at_least(sample.prompt, tokens)
@@ -126,7 +131,7 @@ class Supply:
         self._order.observe(sample.prompt, tokens)
 
     def withdrawn(self, sample: Sample) -> None:
-        """A sample was cut before its first token: it has no row."""
+        """A sample was cut before its first token, or before it was asked for: it has no row."""
         skipped = self._steering.withdrawn(sample)
         if skipped is not None:
             self._skip(skipped)

@@ -22,11 +22,23 @@ from gen_service.generation.generate import Generation
 from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.generation.sample_plan import SamplePlan
-from gen_service.records import BatchLine, Completion, Message, Partial, Prompt, Skipped, Trace
+from gen_service.records import (
+    NO_TOKENS,
+    BatchLine,
+    Completion,
+    Message,
+    Partial,
+    Prompt,
+    Sample,
+    Skipped,
+    Trace,
+    Verdict,
+)
 from gen_service.settings import (
     EndpointSettings,
     PoolSettings,
     SamplingSettings,
+    SteeringSettings,
     TruncationSettings,
     VerificationSettings,
 )
@@ -318,6 +330,38 @@ async def test_a_broken_store_ends_the_job_with_its_own_error() -> None:
 
 
 # The plan
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_a_sample_that_nobody_needs_any_more_when_its_turn_comes_is_not_asked_for(turns: int) -> None:
+    class Right:
+        async def verify(self, trace: Trace) -> Verdict:
+            return Verdict("correct", "by test")
+
+    class Servers:
+        """Answers after a few turns of the event loop."""
+
+        on_bound: Callable[[], None]
+        in_flight = waiting = 0
+
+        async def complete(self, sample: Sample, more_tokens: int = 0, **_: object) -> Completion:
+            assert not progress.correct
+            for _turn in range(turns):
+                await asyncio.sleep(0)
+            return Completion(None, "1", "stop", 1, 1, NO_TOKENS, "model", "url", 0, (), 0.0, None, 1.0)
+
+        def cut(self, sample_id: str) -> bool:
+            return False
+
+    async def opened() -> Servers:
+        return Servers()
+
+    folder, progress = Folder(), Progress()
+    settings = (TruncationSettings(), PoolSettings(), Right(), folder, progress)
+    loop = Generation(PLAN, *settings, steering=SteeringSettings(verified=1))
+    await loop.sample(map(prompt, range(100)), opened, Stop())
+    assert progress.complete
+    assert len(folder.rows) + len(folder.skipped) == 300
 
 
 def test_sample_ids_never_change() -> None:
