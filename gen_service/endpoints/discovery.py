@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from gen_service.endpoints.server_list import Answers, host_and_port, is_name, parse_list, urls_at
+from gen_service.endpoints.unexpected import tell
 from gen_service.errors import SpecError
 from gen_service.settings import EndpointSettings
 
@@ -75,12 +76,17 @@ class Discovery:
         self.servers = tuple(dict.fromkeys(url for some in servers for url in some)) or self.servers
 
     async def _watch(self, on_servers: Callable[[Sequence[str]], object]) -> None:
+        told = self.servers
         while True:
             await asyncio.sleep(self._every_s)
-            before = self.servers
-            await self.look()
-            if self.servers != before:
-                on_servers(self.servers)
+            try:
+                await self.look()
+                if self.servers != told:
+                    on_servers(self.servers)
+                    told = self.servers
+            except Exception as error:
+                # Only a bug. The next look may go well, and without it no server would be found any more.
+                tell("servers are not looked for", error)
 
     async def _read(self) -> None:
         """Take in the file as it is now."""

@@ -81,7 +81,11 @@ def _samples(page: bytes) -> Iterable[Sample]:
     ]
     # A line end ends the last line too; without its type a counter keeps the name that it is written with.
     text = b"".join(line.rstrip(b"\r") + b"\n" for line in lines).decode("utf-8", "replace")
-    return (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    try:
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except IndexError as error:
+        # The parser reads past the end of some lines.
+        raise ValueError(f"a line that ends too early ({error})") from error
 
 
 def _kv_tokens(engines: list[Labels]) -> int | None:

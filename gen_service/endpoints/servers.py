@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from gen_service.endpoints.client import ServedModel
 from gen_service.endpoints.draft import Draft
 from gen_service.endpoints.endpoint import Endpoint, Place, State
+from gen_service.endpoints.metrics_reader import MetricsReader
 from gen_service.endpoints.question import Question
 from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.speeds import straggler
+from gen_service.endpoints.unexpected import tell
 from gen_service.errors import EndpointError, SpecError
 
 UNAUTHORISED = frozenset({401, 403})
@@ -20,6 +22,8 @@ UNAUTHORISED = frozenset({401, 403})
 ASK_AGAIN_S = 30.0
 # How often each server's speed is looked at, and its metrics are read where its limit follows them.
 READ_S = 5.0
+# What a bug raised is over by then, or said again.
+AFTER_A_BUG_S = 5.0
 # States in which a server takes nothing until a probe is answered.
 OUT: Final = ("draining", "ejected")
 
@@ -46,8 +50,9 @@ class Servers:
     """Keeps every server's state: asks what it serves, takes it out when it fails, and probes it until it is back.
 
     Each few seconds it looks how fast every server writes, takes out one that is much slower than the others of its
-    model, and breaks off what is in flight there; and it reads the metrics that limits follow. A reading that fails
-    says nothing of the server's health.
+    model, and breaks off what is in flight there; and it has the metrics read that limits follow.
+
+    An error that only a bug can raise is said, and the tending goes on: without it a server would never come back.
 
     Args:
         endpoints: the servers; who shares the list may change it in place, and calls `look_again` then.
@@ -76,7 +81,7 @@ class Servers:
         self._event = asyncio.Event()
         self._asking: dict[Endpoint, asyncio.Task[None]] = {}
         self._asked_at: dict[Endpoint, float] = {}
-        self._reading: dict[Endpoint, asyncio.Task[None]] = {}
+        self._metrics = MetricsReader(client.readings, on_room)
         self._drained: set[Endpoint] = set()
         self._states: list[State] = []
         self._look_at = 0.0
@@ -99,7 +104,7 @@ class Servers:
 
     async def close(self) -> None:
         """Leave nothing running."""
-        tasks = [*self._asking.values(), *self._reading.values(), *([self._tending] if self._tending else [])]
+        tasks = [*self._asking.values(), *self._metrics.tasks, *([self._tending] if self._tending else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -160,22 +165,30 @@ class Servers:
         """Ask and look when the time has come, and wake those who wait when a server's rest is over."""
         while True:
             self._event.clear()
-            time, wanted = now(), self._wanted()
-            for endpoint in list(self.endpoints):
-                at = self._ask_at(endpoint, wanted)
-                if at is not None and at <= time:
-                    self._asking[endpoint] = asyncio.create_task(self._ask(endpoint))
-            # There is nothing to see where nothing is in flight; the next first token begins it again.
-            self._is_watching = any(endpoint.in_flight for endpoint in self.endpoints)
-            if self._is_watching and self._look_at <= time:
-                self._look(time)
-                self._look_at = time + READ_S
-            self._on_room()
+            time = now()
             try:
-                async with asyncio.timeout_at(self._next_event(time, wanted)):
+                at = self._tend_at(time)
+            except Exception as error:
+                tell("the servers are not looked after", error)
+                at = time + AFTER_A_BUG_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(at):
                     await self._event.wait()
-            except TimeoutError:
-                continue
+
+    def _tend_at(self, time: float) -> float | None:
+        """Do at loop time `time` what is to be done by then; when there is more, if nothing happens before."""
+        wanted = self._wanted()
+        for endpoint in list(self.endpoints):
+            at = self._ask_at(endpoint, wanted)
+            if at is not None and at <= time:
+                self._asking[endpoint] = asyncio.create_task(self._ask(endpoint))
+        # There is nothing to see where nothing is in flight; the next first token begins it again.
+        self._is_watching = any(endpoint.in_flight for endpoint in self.endpoints)
+        if self._is_watching and self._look_at <= time:
+            self._look_at = time + READ_S
+            self._look(time)
+        self._on_room()
+        return self._next_event(time, wanted)
 
     def _ask_at(self, endpoint: Endpoint, wanted: set[str]) -> float | None:
         """When a server is to be asked next: one that takes nothing, is new, or lacks a model which is wanted."""
@@ -200,6 +213,10 @@ class Servers:
                 self._begins(endpoint, failure)
             elif endpoint.state in OUT:
                 self._probed(endpoint, failure)
+        except Exception as error:
+            tell(f"{endpoint.url} is not asked", error)
+            # Lest it is asked again at once, for ever.
+            endpoint.probed(f"{type(error).__name__}: {error}", now())
         finally:
             del self._asking[endpoint]
             self._event.set()
@@ -220,21 +237,19 @@ class Servers:
 
     def _look(self, time: float) -> None:
         """See how fast each server writes, and have those metrics read that limits follow."""
-        fleets: defaultdict[frozenset[str], list[Endpoint]] = defaultdict(list)
         for endpoint in self.endpoints:
             _break_off(endpoint.look(time))
-            if endpoint.state == "healthy":
-                fleets[frozenset(endpoint.models)].append(endpoint)
-        for fleet in fleets.values():
-            found = straggler({endpoint: endpoint.pace for endpoint in fleet})
+        healthy = [endpoint for endpoint in self.endpoints if endpoint.state == "healthy"]
+        for models in dict.fromkeys(frozenset(endpoint.models) for endpoint in healthy):
+            found = straggler({one: one.pace for one in healthy if one.models.keys() == models})
             if found is not None:
                 endpoint, speed, usual = found
                 places = endpoint.eject_slow(speed, usual, time)
                 self._ejected(endpoint)
                 _break_off(places)
         for endpoint in self.endpoints:
-            if endpoint.state not in OUT and endpoint not in self._reading:
-                self._reading[endpoint] = asyncio.create_task(self._read_later(endpoint))
+            if endpoint.state not in OUT:
+                self._metrics.read_later(endpoint)
         # A whole answer decides on the return of a server that was slow, and says so nowhere else.
         states = [endpoint.state for endpoint in self.endpoints]
         if states != self._states:
@@ -244,26 +259,11 @@ class Servers:
             del self._asked_at[gone]
         self._drained.intersection_update(self.endpoints)
 
-    async def _read_later(self, endpoint: Endpoint) -> None:
-        try:
-            await self._read(endpoint)
-        finally:
-            del self._reading[endpoint]
-
-    async def _read(self, endpoint: Endpoint) -> None:
-        """Read a server's metrics. Without an answer the limit holds."""
-        try:
-            readings = await self._client.readings(endpoint.url)
-        except EndpointError:
-            return
-        if endpoint.read(readings, now()):
-            self._on_room()
-
     async def _introduced(self, endpoint: Endpoint) -> list[ServedModel] | EndpointError:
         """What a server offers, after its metrics were read: before its first place is given, what fits is known."""
         offer = await self._offer(endpoint)
         if not isinstance(offer, EndpointError):
-            await self._read(endpoint)
+            await self._metrics.read(endpoint)
         return offer
 
     async def _offer(self, endpoint: Endpoint) -> list[ServedModel] | EndpointError:

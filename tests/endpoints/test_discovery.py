@@ -239,6 +239,25 @@ async def test_a_file_may_name_names_and_never_empties_the_list(tmp_path: Path) 
     assert found.servers == (C,)
 
 
+async def test_a_bug_of_whoever_is_told_is_said_and_the_servers_are_told_again() -> None:
+    resolver = Resolver(["10.0.0.1"], ["10.0.0.2", "10.0.0.1"])
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(str(context["exception"])))
+    found, heard, wrong = Discovery(of_names(NAME), lambda _: None, resolver), Heard(), [True, True]
+
+    def on_servers(servers: Sequence[str]) -> None:
+        if wrong:
+            wrong.pop()
+            raise LookupError("a bug")
+        heard(servers)
+
+    await found.look()
+    found.watch(on_servers)
+    assert set(await heard.get()) == {A, B}
+    assert said == ["a bug", "a bug"]
+    await found.close()
+
+
 async def test_names_are_resolved_as_this_machine_does_it() -> None:
     assert set(await addresses_of("localhost", 80)) <= {"127.0.0.1", "::1"}
     assert await addresses_of("127.0.0.1", 80) == ["127.0.0.1"]

@@ -76,6 +76,7 @@ def test_a_page_without_the_names_says_nothing(page: bytes) -> None:
         'vllm:num_requests_running{engine="0"}',
         "vllm:num_requests_running",
         "vllm:num_requests_running{engine=0} 1",
+        'vllm:num_requests_running{engine="0", ="1"} 1',
     ],
 )
 def test_a_line_that_counts_and_is_no_line_is_an_error(line: str) -> None:

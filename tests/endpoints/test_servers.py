@@ -32,6 +32,7 @@ class FakeRequests:
     Attributes:
         down: the servers that cannot be reached.
         unread: those whose metrics cannot.
+        bugs: those that raise what no server should.
         kv_tokens: what each says that its cache holds.
         read_s: how long it takes to say that.
     """
@@ -39,6 +40,7 @@ class FakeRequests:
     def __init__(self) -> None:
         self.down: set[str] = set()
         self.unread: set[str] = set()
+        self.bugs: set[str] = set()
         self.kv_tokens = KV_TOKENS
         self.read_s = 0.0
         self.asked: Counter[str] = Counter()
@@ -46,6 +48,8 @@ class FakeRequests:
 
     async def models(self, url: str) -> list[ServedModel]:
         self.asked[url] += 1
+        if url in self.bugs:
+            raise LookupError("a bug")
         if url in self.down:
             raise Unreachable(url, "down")
         return [ServedModel(MODEL, 4096)]
@@ -53,6 +57,8 @@ class FakeRequests:
     async def readings(self, url: str) -> Readings:
         self.read[url] += 1
         await asyncio.sleep(self.read_s)
+        if url in self.bugs:
+            raise LookupError("a bug")
         if url in self.unread:
             raise ServerFailed(url, "no metrics", 500)
         return Readings(self.kv_tokens, 0.1, 10, 0, 0.0, 0.0, 0.0)
@@ -317,3 +323,67 @@ async def test_a_server_that_comes_later_is_asked_and_read_before_it_is_used() -
         asked = it.requests.asked["b"]
         await asyncio.sleep(0.5)
         assert it.requests.asked["b"] == asked + 1
+
+
+def told() -> list[str]:
+    """What is said of errors in the background of the running loop, from now on."""
+    words: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: words.append(f"{context['message']}: {context.get('exception')}")
+    )
+    return words
+
+
+@pytest.mark.looptime
+async def test_a_bug_while_a_server_is_asked_is_said_and_it_is_asked_again_later() -> None:
+    async with tended("ab") as it:
+        said, ejected = told(), it.endpoints[0]
+        it.requests.bugs.add("a")
+        ejected.eject("down", now())
+        it.servers.look_again()
+        await asyncio.sleep(40.0)
+        # As after any probe that fails: 1, 2, 4, 8, 16 s and so on.
+        assert it.requests.asked["a"] in range(4, 8)
+        assert len(said) == it.requests.asked["a"] - 1
+        assert set(said) == {"a is not asked: a bug"}
+        assert (ejected.state, ejected.reason) == ("ejected", "LookupError: a bug")
+        it.requests.bugs.clear()
+        await asyncio.sleep(40.0)
+        assert state_of(ejected) == "trial"
+
+
+@pytest.mark.looptime
+async def test_a_bug_while_metrics_are_read_is_said_and_they_are_read_again() -> None:
+    async with tended("a", "auto") as it:
+        said = told()
+        it.requests.bugs.add("a")
+        it.send(it.endpoints[0])
+        await asyncio.sleep(4 * READ_S + 1.0)
+        assert said == ["the metrics of a are not read: a bug"] * 5
+        assert (it.endpoints[0].state, it.endpoints[0].limit) == ("healthy", FITS)
+        it.requests.bugs.clear()
+        it.requests.kv_tokens *= 2
+        await asyncio.sleep(2 * READ_S)
+        assert it.endpoints[0].limit == 2 * FITS
+
+
+@pytest.mark.looptime
+async def test_a_bug_in_the_tending_is_said_and_does_not_end_it() -> None:
+    async with tended("a") as it:
+        said, down = told(), it.endpoints[0]
+        rooms, wrong = it.rooms, [True, True]
+
+        def on_room() -> None:
+            rooms.append(now())
+            if wrong:
+                wrong.pop()
+                raise LookupError("a bug")
+
+        it.servers._on_room = on_room
+        it.servers.look_again()
+        await asyncio.sleep(1.0)
+        assert said == ["the servers are not looked after: a bug"]
+        down.eject("down", now())
+        await asyncio.sleep(60.0)
+        assert said == ["the servers are not looked after: a bug"] * 2
+        assert state_of(down) == "trial"
