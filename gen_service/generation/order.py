@@ -138,10 +138,6 @@ class Order:
             self._lengths.at_least(prompt, tokens)
             self._enter(known)
 
-    def expected(self, prompt: Prompt) -> float:
-        """Completion tokens that the prompt's next sample is expected to take."""
-        return self._lengths.expected(prompt)
-
     def set_rank(self, prompt_id: str, rank: int) -> None:
         """Samples of a lower rank go first. A prompt without unsent samples is passed over."""
         known = self._open.get(prompt_id)
