@@ -15,7 +15,7 @@ class Progress:
     """Counts of one job, over all its runs.
 
     Attributes:
-        expected: samples the job will make in all, or None while the number of prompts is not known.
+        expected: samples of all prompts, those that are skipped among them, or None while their number is not known.
         already: rows that earlier runs published, `already_correct` of them right, with `already_tokens` completion
             tokens.
         already_skipped: samples that earlier runs skipped.

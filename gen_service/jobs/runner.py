@@ -41,7 +41,7 @@ class JobReport:
         folder: path or URL of its published output.
         published: counts over all runs, from the manifest.
         progress: counts of this run.
-        complete: every sample of every prompt is published; False after a stop.
+        complete: every sample of every prompt is published, or skipped; False after a stop.
     """
 
     job_id: str
@@ -97,7 +97,7 @@ class Surroundings:
 async def generate(
     spec: JobSpec, *, stop: Stop | None = None, on_notice: Notice = _nothing, on_start: Shown = _nothing
 ) -> JobReport:
-    """Run a job until every sample is published, or `stop` asks it to end. The same call continues it.
+    """Run a job until every sample is published or skipped, or `stop` asks it to end. The same call continues it.
 
     Args:
         spec: the job.
@@ -165,7 +165,8 @@ async def run_job(
 
 
 async def has_work(spec: JobSpec) -> bool:
-    """Whether the job has samples left to generate, found without asking a server.
+    """Whether the job has samples that are neither generated nor skipped, found without asking a server. A run may
+    still skip them all: what has enough is told from verdicts, which a killed run may have left in the journal.
 
     Raises:
         as `generate`.
