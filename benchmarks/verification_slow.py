@@ -1,7 +1,8 @@
 """A verifier slower than the servers slows the reading of prompts, and nothing piles up in memory.
 
 Simulated servers answer at once; one worker takes a fixed CPU time for each check, by a kind of a user's own. Every
-prompt is counted as it is read. The bound on reading ahead of the published rows is the pool's places and one chunk.
+prompt is counted as it is read. The bound on reading ahead of the published rows is the pool's places, the order's
+window of prompts, and one chunk.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ NAME = "verification"
 IN_FLIGHT = 128
 # As the main loop has it: places beyond those in flight, for samples between the last token and the shard.
 PLACES = IN_FLIGHT + max(64, IN_FLIGHT // 2)
+WINDOW = 64
 # The chunk that is read, and the one sample that was taken to see whether there is work.
-AHEAD = Target(at_most=PLACES + PROMPTS_READ_AHEAD + 1)
+AHEAD = Target(at_most=PLACES + WINDOW + PROMPTS_READ_AHEAD + 1)
 # 5,000 answers of 8 KB that piled up would take 40 MB and more.
 GROWTH = Target(at_most=20)
 SERVERS = ["--seed", str(SEED), "--length", "8000", "--unit", "bytes", "--no-reasoning", "--stream-interval", "128"]
@@ -57,7 +59,12 @@ def measure(few: int, many: int, check_s: float = 0.02) -> list[Figure]:
 
 def _run(folder: Path, urls: Sequence[str], job: str, count: int, verification: dict[str, Any]) -> dict[str, Any]:
     rows = write_sums(folder / f"prompts-{count}.jsonl", count)
-    sections = {"prompts": {"path": SOURCE}, "pool": {"in_flight": IN_FLIGHT}, "output": {"shard_rows": SHARD_ROWS}}
+    sections = {
+        "prompts": {"path": SOURCE},
+        "pool": {"in_flight": IN_FLIGHT},
+        "order": {"window": WINDOW},
+        "output": {"shard_rows": SHARD_ROWS},
+    }
     spec = sums_spec(folder, Path(SOURCE), urls, name=job, verification=verification, **sections)
     plain = spec.model_dump(mode="json", exclude={"endpoints": {"api_key"}})
     answer = run_child("verification_slow_job", {"spec": plain, "rows": str(rows)})

@@ -135,12 +135,12 @@ class Generation(Generic[Position]):
         await recovering.run(in_chunks(self._folder.recovered(), PROMPTS_READ_AHEAD))
 
     async def has_work(self, prompts: Iterator[Prompt | BadPromptRow]) -> bool:
-        """Whether any sample is neither journaled, nor published, nor skipped."""
+        """Whether any sample is neither journaled, nor published, nor skipped. Dead-letters the bad rows it passes."""
         async with aclosing(in_chunks(prompts, PROMPTS_READ_AHEAD)) as source:
             async for row in source:
-                if not isinstance(row, BadPromptRow) and not all(
-                    self._folder.is_done(sample.sample_id) for sample in self._plan.samples_of(row)
-                ):
+                if isinstance(row, BadPromptRow):
+                    self._progress.reject(row, is_new=self._folder.reject(row))
+                elif not all(self._folder.is_done(sample.sample_id) for sample in self._plan.samples_of(row)):
                     return True
         return False
 

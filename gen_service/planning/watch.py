@@ -13,8 +13,8 @@ from gen_service.endpoints.question import Question
 from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.servers import Requests
 
-RAMP = 0.25
-"""Share of the requests that are sent before the steady part begins."""
+RAMP = 0.5
+"""Share of the requests that are sent before the steady part begins: by then the limits have found themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Watch:
 
 
 def steady_part(starts: list[Start]) -> SteadyPart | None:
-    """From a quarter of the requests to the last one; None where that took no time, since all went out at once.
+    """From half of the requests to the last one; None where that took no time, since all went out at once.
 
     What is in flight is weighed by how long it was.
     """

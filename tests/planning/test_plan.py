@@ -70,14 +70,14 @@ def test_a_price_makes_a_cost(small_spec: MakeSpec, make_fleet: MakeFleet) -> No
 
 @pytest.mark.parametrize("samples", [1, 4])
 def test_a_part_that_is_simulated_tells_of_the_whole(small_spec: MakeSpec, make_fleet: MakeFleet, samples: int) -> None:
-    spec, fleet = small_spec(2000 // samples, samples=samples), make_fleet()
+    spec, fleet = small_spec(4000 // samples, samples=samples), make_fleet()
     whole = make_plan(spec, fleet, SHORT)
-    part = make_plan(spec, fleet, dataclasses.replace(SHORT, most_samples=800))
-    assert (part.samples, part.simulated_samples) == (2000, 800)
+    part = make_plan(spec, fleet, dataclasses.replace(SHORT, most_samples=1600))
+    assert (part.samples, part.simulated_samples) == (4000, 1600)
     assert part.makespan_s == pytest.approx(whole.makespan_s, rel=0.1)
     assert part.completion_tokens == pytest.approx(whole.completion_tokens, rel=0.1)
     assert part.prompt_tokens == whole.prompt_tokens
-    assert any(f"the first {800 // samples} of {2000 // samples:,} prompts" in words for words in part.assumptions)
+    assert any(f"the first {1600 // samples:,} of {4000 // samples:,} prompts" in words for words in part.assumptions)
 
 
 def test_the_pools_limits_hold(small_spec: MakeSpec, make_fleet: MakeFleet) -> None:
