@@ -60,7 +60,8 @@ class Endpoint:
       `trial`, a failed one `ejected` and doubles the time to the next.
     - `trial` (half-open): takes one request. Its first token makes the server `healthy` (a whole answer may take a
       quarter of an hour); its failure takes the server out again, for longer. After an ejection for slowness the
-      first token is not enough: in 30 s, or its whole answer, it has to be a third as fast as the others were.
+      first token is not enough: in 30 s, or its whole answer, it has to be a third as fast as the others were; but
+      not where no healthy server is left, nor does it rest then for being slow.
     - A stall counts for nothing where other requests got tokens in the last 10 s and, by its metrics, some wait inside
       the server: then the silent one was preempted, and waits there to be computed again.
     - What becomes of requests from before an ejection says nothing new: it changes no state.
@@ -101,12 +102,9 @@ class Endpoint:
         self._places: dict[Place, None] = {}
         self._tokens_of_finished = 0
         self._trial: Place | None = None
-        self._refused_in_row = 0
-        self._broken_in_row = 0
-        self._taken_out_in_row = 0
+        self._refused_in_row = self._broken_in_row = self._taken_out_in_row = 0
         self._succeeded_at = float("-inf")
-        self._queueing = Queueing()
-        self._slowness = Slowness()
+        self._queueing, self._slowness = Queueing(), Slowness()
 
     @property
     def in_flight(self) -> int:
@@ -131,13 +129,14 @@ class Endpoint:
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may be sent at loop time `now`."""
-        if self.state not in ("healthy", "trial") or self.in_flight >= int(self.limit) or now < self.rests_until:
+        if self.state != "healthy" and (self.state != "trial" or self._trial is not None):
             return False
-        return self.state == "healthy" or self._trial is None
+        # Asked of every server for every place: `in_flight` and `limit` by name would cost as much as the rest.
+        return len(self._places) < int(self._limit.value) and now >= self.rests_until
 
     def load(self) -> float:
         """Share of the limit in use. A server on trial comes first: one request decides whether it is back."""
-        return -1.0 if self.state == "trial" else self.in_flight / self.limit
+        return -1.0 if self.state == "trial" else len(self._places) / self._limit.value
 
     def sent(self, now: float) -> Place:
         """A request is bound to this server."""
@@ -171,7 +170,7 @@ class Endpoint:
         if place is self._trial:
             self._judge(place, now, is_whole=True)
         self._succeeded_at = now
-        self._limit.succeeded()
+        self._limit.succeeded(now)
         if self.state == "healthy":
             self._broken_in_row = 0
             self._taken_out_in_row = 0
@@ -235,6 +234,14 @@ class Endpoint:
         self.eject(f"slow: {speed:.3g} tokens/s for each request, where {usual:.3g} are usual", now)
         self.probe_at = max(self.probe_at, now + self._slowness.begins(usual, now))
         return list(self._places)
+
+    def is_needed(self, now: float) -> None:
+        """No healthy server offers what it does: if it is out for being slow, it need neither rest nor be faster."""
+        if self._slowness.usual is not None:
+            self._slowness.ends(now)
+            self.probe_at = max(now, self.rests_until)
+            if self._trial is not None and self._trial.answered:
+                self._is_back()
 
     def _is_of_now(self, place: Place) -> bool:
         return place.era == self.ejections

@@ -38,6 +38,8 @@ LEARNED_MOST = 4.0
 # Readings this much older than the next are stale: what happened between them says nothing of the limit. Looks are
 # 5 s apart.
 STALE_S = 15.0
+# Metrics that were not read for this long are absent, no more stale: without this a cut would never be made good.
+ABSENT_S = 60.0
 
 
 class Limit:
@@ -54,7 +56,7 @@ class Limit:
       when a cut has taken effect (no more in flight than allowed), and only while the limit is what binds.
     - It grows by a hundredth of what fits at each look that finds nothing waiting inside the server, its KV cache
       used less than 0.85, and all that is allowed in flight.
-    - Without metrics a round of successes adds a twentieth of the cap.
+    - Without metrics, or a minute after the last ones, a round of successes adds a twentieth of the cap.
     - A reading after a gap of more than three looks, or of a server that began to count anew, only starts the counts:
       with stale metrics the limit holds.
     - Expected live tokens are what the jobs' sampling says, times a factor that follows slowly what the cache holds
@@ -84,9 +86,9 @@ class Limit:
             self._expected = max(1.0, tokens)
             self._begin()
 
-    def succeeded(self) -> None:
-        """A whole answer came."""
-        if self._kv_tokens is None:
+    def succeeded(self, now: float) -> None:
+        """A whole answer came at loop time `now`."""
+        if self._kv_tokens is None or self._last is None or now - self._last[0] > ABSENT_S:
             self._grow(max(1.0, GROWTH_PER_ROUND * self.cap) / self.value)
 
     def overloaded(self, now: float) -> None:

@@ -50,9 +50,8 @@ class Servers:
     """Keeps every server's state: asks what it serves, takes it out when it fails, and probes it until it is back.
 
     Each few seconds it looks how fast every server writes, takes out one that is much slower than the others of its
-    model, and breaks off what is in flight there; and it has the metrics read that limits follow.
-
-    An error that only a bug can raise is said, and the tending goes on: without it a server would never come back.
+    model, and breaks off what is in flight there; and it has the metrics read that limits follow. An error that only a
+    bug can raise is said, and the tending goes on: without it no server would come back.
 
     Args:
         endpoints: the servers; who shares the list may change it in place, and calls `look_again` then.
@@ -178,7 +177,10 @@ class Servers:
     def _tend_at(self, time: float) -> float | None:
         """Do at loop time `time` what is to be done by then; when there is more, if nothing happens before."""
         wanted = self._wanted()
+        offered = {model for one in self.endpoints if one.state == "healthy" for model in one.models}
         for endpoint in list(self.endpoints):
+            if wanted & endpoint.models.keys() - offered:
+                endpoint.is_needed(time)
             at = self._ask_at(endpoint, wanted)
             if at is not None and at <= time:
                 self._asking[endpoint] = asyncio.create_task(self._ask(endpoint))

@@ -15,6 +15,8 @@ SLOW = 1 / 3
 WINDOW_S = 60.0
 # One stream alone may be slow for its own reasons, such as a prompt that is computed again.
 FEWEST_STREAMS = 2
+# Looks are 5 s apart while anything is in flight; a longer time between two was idle, which is not slow.
+LONGEST_LOOK_S = 15.0
 # The median of two says nothing.
 FEWEST_SERVERS = 3
 # A slow server is tried again after this, twice as long each time up to the longest: each try moves its streams twice.
@@ -54,7 +56,7 @@ class Stream:
 class Pace:
     """How fast one server writes, over its last minute of looks at which at least two requests ran.
 
-    A look with fewer begins anew.
+    A look with fewer, or long after the one before, begins anew.
     """
 
     __slots__ = ("_last", "_looks", "_seconds")
@@ -72,7 +74,7 @@ class Pace:
             streams: requests at the server that run.
         """
         last, self._last = self._last, (now, tokens, streams)
-        if last is None or min(streams, last[2]) < FEWEST_STREAMS:
+        if last is None or now - last[0] > LONGEST_LOOK_S or min(streams, last[2]) < FEWEST_STREAMS:
             self._looks.clear()
             self._seconds = 0.0
             return

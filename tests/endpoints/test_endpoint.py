@@ -445,6 +445,38 @@ def test_a_whole_answer_is_judged_when_it_is_long_enough_to_tell(tokens: int, st
     assert endpoint.state == state
 
 
+def test_a_slow_server_that_is_needed_is_probed_at_once_and_back_with_its_first_token() -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    endpoint.eject_slow(4.0, 30.0, 100.0)
+    endpoint.is_needed(110.0)
+    assert (endpoint.state, endpoint.probe_at) == ("ejected", 110.0)
+    endpoint.probed(None, 110.0)
+    streaming(endpoint, 110.0, 1)
+    assert endpoint.state == "healthy"
+    # It is not the first time.
+    endpoint.eject_slow(4.0, 30.0, 200.0)
+    assert endpoint.probe_at == 200.0 + 2 * REST_S
+
+
+def test_a_slow_server_that_is_needed_while_on_trial_is_back_if_it_writes() -> None:
+    endpoint, _, now = slow_on_trial(1.0)
+    endpoint.is_needed(now)
+    assert endpoint.state == "healthy"
+    assert endpoint.look(now + 100.0) == []
+
+
+@pytest.mark.parametrize("state", ["ejected", "trial", "healthy"])
+def test_one_that_was_not_slow_is_not_brought_back_by_being_needed(state: str) -> None:
+    endpoint = Endpoint(URL, 8, 3, 1.0)
+    if state != "healthy":
+        endpoint.eject("down", 0.0)
+    if state == "trial":
+        endpoint.probed(None, 1.0)
+    before = (endpoint.state, endpoint.probe_at)
+    endpoint.is_needed(0.5)
+    assert (endpoint.state, endpoint.probe_at) == before == (state, 0.0 if state == "healthy" else 1.0)
+
+
 def test_readings_move_the_limit_of_one_that_finds_itself_and_say_when_there_is_more_room() -> None:
     endpoint = Endpoint(URL, 1000, 3, 1.0, limit="auto")
     endpoint.expect_live(1000.0)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_service.endpoints.limit import (
+    ABSENT_S,
     CUT,
     CUT_COOLDOWN_S,
     GROWTH_PER_LOOK,
@@ -126,15 +127,31 @@ def test_without_metrics_successes_make_cuts_good(mode: Mode) -> None:
     while limit.value < 64:
         rounds += 1
         for _ in range(math.floor(limit.value)):
-            limit.succeeded()
+            limit.succeeded(20.0)
     assert 4 <= rounds <= 8
+
+
+def test_metrics_that_stopped_hold_a_cut_for_a_minute_and_then_successes_make_it_good() -> None:
+    """Else a limit that was cut would stay so for ever."""
+    limit = found()
+    limit.overloaded(1.0)
+    for _ in range(1000):
+        limit.succeeded(ABSENT_S)
+    assert limit.value == pytest.approx(CUT * FITS)
+    rounds = 0
+    while limit.value < FITS:
+        rounds += 1
+        for _ in range(math.floor(limit.value)):
+            limit.succeeded(ABSENT_S + 0.1)
+    assert rounds <= 3
+    assert limit.value == FITS
 
 
 def test_with_metrics_it_is_looks_that_make_cuts_good_in_about_a_minute() -> None:
     limit = found()
     limit.overloaded(1.0)
     for _ in range(1000):
-        limit.succeeded()
+        limit.succeeded(1.0)
     assert limit.value == pytest.approx(CUT * FITS)
     values = looks(limit, QUIET, 16, 5.0)
     assert values[0] == pytest.approx((CUT + GROWTH_PER_LOOK) * FITS)
@@ -271,7 +288,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(partial, st.just(read), readings, st.integers(0, 3000)),
     st.builds(partial, st.just(expect), st.floats(0.0, 1e6)),
     st.just(lambda limit, now: limit.overloaded(now)),
-    st.just(lambda limit, now: limit.succeeded()),
+    st.just(lambda limit, now: limit.succeeded(now)),
 )
 histories = st.lists(st.tuples(events, st.floats(0.0, 30.0)), max_size=60)
 

@@ -250,6 +250,31 @@ async def test_a_straggler_comes_back_by_one_request_that_is_fast_enough(tokens_
 
 
 @pytest.mark.looptime
+async def test_a_straggler_does_not_rest_where_no_other_server_is_left() -> None:
+    """A slow server is better than none: it would rest for a minute, and later for half an hour."""
+    async with tended("abc") as it:
+        slow, *others = it.endpoints
+        for endpoint in others:
+            it.send(endpoint, 30.0, 8)
+        it.send(slow, 6.0, 8)
+        await until(lambda: slow.state == "ejected")
+        ejected_at = now()
+        it.fail(others[0], ServerFailed("b", DRAINING_WORDS, 500))
+        await asyncio.sleep(1.0)
+        assert state_of(slow) == "ejected"
+        it.requests.down.update("bc")
+        for _ in range(3):
+            it.fail(others[1], Unreachable("c", "down"))
+        await asyncio.sleep(1.0)
+        assert [endpoint.state for endpoint in it.endpoints] == ["trial", "ejected", "ejected"]
+        it.send(slow, 6.0)
+        assert state_of(slow) == "healthy"
+        await asyncio.sleep(2 * JUDGED_AFTER_S)
+        assert (state_of(slow), slow.in_flight) == ("healthy", 1)
+        assert now() < ejected_at + 2 * REST_S
+
+
+@pytest.mark.looptime
 async def test_of_two_servers_none_is_slow() -> None:
     async with tended("ab") as it:
         it.send(it.endpoints[0], 2.0, 8)

@@ -68,6 +68,17 @@ def test_a_pace_begins_anew_after_a_gap(gap: str) -> None:
     assert pace.speed() == pytest.approx(5.0)
 
 
+def test_an_hour_in_which_nobody_looked_is_not_slow() -> None:
+    """Nothing was in flight: the first tokens after it, over that hour, would make any server a straggler."""
+    pace = paced(30.0)
+    pace.look(3600.0, 18_100, 4)
+    assert (pace.speed(), pace.throughput()) == (None, None)
+    for look in range(1, 13):
+        assert pace.speed() is None
+        pace.look(3600.0 + look * LOOK_S, 18_100 + look * 100, 4)
+    assert pace.speed() == pytest.approx(5.0)
+
+
 def named(paces: dict[str, Pace]) -> list[object]:
     found = straggler(paces)
     return [] if found is None else [found[0], round(found[1], 6), round(found[2], 6)]
