@@ -101,6 +101,7 @@ VERDICTS = Declared("gen_service_verdicts_total", "counter", "Samples that ended
 RETRIES = Declared("gen_service_retries_total", "counter", "Failed attempts of samples that ended.", ("cause",))
 CONTINUED = Declared("gen_service_continued_total", "counter", "Times a sample went on from the tokens it had.")
 TOKENS = Declared("gen_service_tokens_total", "counter", "Tokens of samples that ended.", ("type",))
+DISCARDED = Declared("gen_service_discarded_tokens_total", "counter", "Completion tokens that came for no trace.")
 TRACE_TOKENS = Declared(
     *("gen_service_trace_tokens", "histogram", "Completion tokens of one trace."), buckets=TOKEN_BUCKETS
 )

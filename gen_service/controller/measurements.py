@@ -241,6 +241,7 @@ READINGS: Final[Mapping[Declared, Reading]] = {
     names.EJECTIONS: _servers(lambda endpoint: endpoint.ejections),
     names.ANSWERS: _servers(lambda endpoint: endpoint.completed),
     names.FAILURES: _failures,
+    names.DISCARDED: _one(lambda controller: controller.fleet.discarded_tokens),
     names.VERIFIER_WAITING: _verifiers(lambda verifier: verifier.requests_waiting),
     names.VERIFIER_BUSY: _verifiers(lambda verifier: verifier.workers_busy),
     names.JOURNAL_ROWS: _disk(sum, lambda backlog: backlog.journal_rows),

@@ -59,6 +59,7 @@ class Fleet:
         self._client = client
         self._on_notice = on_notice
         self._jobs: dict[JobFleet, float] = {}
+        self._discarded_by_gone = 0
         self.endpoints = [self._made(url) for url in settings.urls if not is_name(url)]
         self.places = Places(self.endpoints, pool.in_flight)
         self._discovery = Discovery(settings, on_notice, resolve)
@@ -84,6 +85,11 @@ class Fleet:
     def leaving(self) -> list[Endpoint]:
         """Servers that were removed and still have requests in flight."""
         return list(self.places.leaving.values())
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Tokens that came for jobs and that they had no use for, those of jobs that left among them."""
+        return self._discarded_by_gone + sum(job.discarded_tokens for job in self._jobs)
 
     @property
     def known(self) -> list[Endpoint]:
@@ -189,6 +195,7 @@ class Fleet:
 
     def _left(self, job: JobFleet) -> None:
         del self._jobs[job]
+        self._discarded_by_gone += job.discarded_tokens
         self._expect()
 
     def _made(self, url: str) -> Endpoint:

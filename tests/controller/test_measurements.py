@@ -153,6 +153,19 @@ async def test_what_verifiers_did_is_counted_also_when_they_are_gone(open_servic
     assert (page("verifier_workers_started_total"), page("verifier_workers_ended_total")) == (1, 1)
 
 
+async def test_tokens_that_no_trace_holds_are_counted_also_when_their_job_is_gone(open_service: OpenService) -> None:
+    resets = SimulationSettings(faults=Faults(reset=0.5))
+    async with open_service(resets) as service:
+        measurements = Measurements(service.controller)
+        assert (await scrape(measurements))("discarded_tokens_total") == 0
+        sampling = {"stop": ["held back, so that no answer goes on from its tokens"]}
+        await service.ended(await service.submit(20, sampling=sampling))
+        discarded = (await scrape(measurements))("discarded_tokens_total")
+        assert discarded == service.controller.fleet.discarded_tokens > 0
+        await service.ended(await service.submit(20, sampling=sampling))
+        assert (await scrape(measurements))("discarded_tokens_total") > discarded
+
+
 async def test_a_dead_server_is_shown_as_ejected_with_what_failed(open_service: OpenService) -> None:
     async with open_service("quick", "quick", endpoints={"eject_after": 1, "probe_s": 3600.0}) as service:
         measurements = Measurements(service.controller)
