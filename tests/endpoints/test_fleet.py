@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -22,6 +22,9 @@ from gen_service.errors import EndpointError, RequestRefused, ServerFailed, Spec
 from gen_service.records import Completion, Message, Prompt, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
 
+Started = Callable[..., contextlib.AbstractAsyncContextManager[list[SimulatedServer]]]
+Until = Callable[[Callable[[], Any]], Awaitable[None]]
+
 QUICK = SimulationSettings()
 SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=600.0)), tick_s=0.005)
 
@@ -29,40 +32,6 @@ SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=600.0)), t
 def sample(number: int = 0) -> Sample:
     messages = (Message(role="user", content=f"What is {number} + 1?"),)
     return Sample(f"s{number}", "job", Prompt(f"p{number}", messages, str(number + 1), "sums", number), 0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0)
-
-
-class Notices(list[str]):
-    """What the fleet said; `heard` waits for words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._new = asyncio.Event()
-
-    def __call__(self, words: str) -> None:
-        self.append(words)
-        self._new.set()
-
-    async def heard(self, words: str) -> str:
-        while True:
-            for notice in self:
-                if words in notice:
-                    return notice
-            self._new.clear()
-            await self._new.wait()
-
-
-@contextlib.asynccontextmanager
-async def started(*many: SimulationSettings) -> AsyncIterator[list[SimulatedServer]]:
-    async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(SimulatedServer(replace(one, server_index=index)))
-            for index, one in enumerate(many)
-        ]
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +45,7 @@ async def fleet_of(
     limit: Literal["auto", "fixed"] = "auto",
     **options: Any,
 ) -> AsyncIterator[JobFleet]:
-    on_notice = Notices() if notices is None else notices
+    on_notice = list[str]().append if notices is None else notices
     sampling = SamplingSettings(max_tokens=max_tokens, stop=stop)
     options = {"urls": tuple(server.url for server in servers), "backoff_s": 0.001, "probe_s": 0.01} | options
     settings = EndpointSettings(**options)
@@ -100,21 +69,23 @@ def texts(completions: list[Completion | BaseException]) -> list[tuple[str | Non
     return [(one.reasoning, one.content, one.token_ids.tolist()) for one in completions if isinstance(one, Completion)]
 
 
-async def undisturbed(numbers: range) -> list[Completion | BaseException]:
+async def undisturbed(started: Started, numbers: range) -> list[Completion | BaseException]:
     async with started(QUICK) as servers, fleet_of(servers) as fleet:
         return await complete(fleet, numbers)
 
 
-async def test_all_servers_are_used_and_every_sample_answered() -> None:
+async def test_all_servers_are_used_and_every_sample_answered(started: Started) -> None:
     async with started(SLOW, SLOW, SLOW) as servers, fleet_of(servers, in_flight=9) as fleet:
         done = await complete(fleet, range(27))
-        assert texts(done) == texts(await undisturbed(range(27)))
+        assert texts(done) == texts(await undisturbed(started, range(27)))
         assert sum(endpoint.completed for endpoint in fleet.endpoints) == 27
         assert all(endpoint.completed for endpoint in fleet.endpoints)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_under_every_fault_each_sample_ends_in_the_same_answer_or_a_reasoned_error(seed: int) -> None:
+async def test_under_every_fault_each_sample_ends_in_the_same_answer_or_a_reasoned_error(
+    started: Started, until: Until, seed: int
+) -> None:
     rates = Faults(
         http_500=0.08, http_429=0.04, reset=0.12, cut_body=0.08, malformed=0.08, empty_choices=0.04, retry_after_s=0
     )
@@ -138,9 +109,9 @@ async def test_under_every_fault_each_sample_ends_in_the_same_answer_or_a_reason
     assert sum(one.continued for one in done if isinstance(one, Completion)) >= 1
 
 
-async def test_a_reset_in_the_middle_goes_on_elsewhere_with_exactly_the_same_text() -> None:
+async def test_a_reset_in_the_middle_goes_on_elsewhere_with_exactly_the_same_text(started: Started) -> None:
     resets = replace(QUICK, faults=Faults(reset=1.0))
-    reference = (await undisturbed(range(1)))[0]
+    reference = (await undisturbed(started, range(1)))[0]
     assert isinstance(reference, Completion)
     for number in range(6):
         async with started(replace(resets, script=Script(seed=0)), QUICK) as servers, fleet_of(servers) as fleet:
@@ -157,19 +128,20 @@ async def test_a_reset_in_the_middle_goes_on_elsewhere_with_exactly_the_same_tex
             assert 0 < int(str(continuation["given"])) < 60
 
 
-async def test_with_stop_strings_an_answer_begins_again() -> None:
+async def test_with_stop_strings_an_answer_begins_again(started: Started) -> None:
     """vLLM holds text back to look for them, so the text of the last tokens is not known."""
     resets = replace(QUICK, faults=Faults(reset=1.0))
     async with started(resets, QUICK) as servers, fleet_of(servers, stop=("END",)) as fleet:
         one = await fleet.complete(sample())
-    reference = (await undisturbed(range(1)))[0]
+    reference = (await undisturbed(started, range(1)))[0]
     assert isinstance(reference, Completion)
     assert (one.content, one.continued, one.retries) == (reference.content, 0, ("stream_broken",))
     assert one.completion_tokens == 60
 
 
-async def test_a_dead_server_is_ejected_and_readmitted_without_a_lost_sample() -> None:
-    notices = Notices()
+async def test_a_dead_server_is_ejected_and_readmitted_without_a_lost_sample(
+    started: Started, until: Until, notices: Any
+) -> None:
     async with started(SLOW, SLOW) as servers, fleet_of(servers, notices, in_flight=8, eject_after=2) as fleet:
         first = [asyncio.create_task(fleet.complete(sample(number))) for number in range(24)]
         await until(lambda: servers[0].numbers.running >= 3)
@@ -183,15 +155,14 @@ async def test_a_dead_server_is_ejected_and_readmitted_without_a_lost_sample() -
         assert len(texts(second)) == 24
         assert fleet.endpoints[0].state == "healthy"
         assert fleet.endpoints[0].completed > completed
-        assert texts([task.result() for task in first]) == texts(await undisturbed(range(24)))
+        assert texts([task.result() for task in first]) == texts(await undisturbed(started, range(24)))
 
 
-async def test_a_draining_server_costs_no_sample() -> None:
-    notices = Notices()
+async def test_a_draining_server_costs_no_sample(started: Started, notices: Any) -> None:
     async with started(SLOW, SLOW) as servers, fleet_of(servers, notices, in_flight=8, attempts=1) as fleet:
         servers[0].draining = True
         done = await complete(fleet, range(40))
-        assert texts(done) == texts(await undisturbed(range(40)))
+        assert texts(done) == texts(await undisturbed(started, range(40)))
         assert (fleet.endpoints[0].completed, fleet.endpoints[0].ejections) == (0, 0)
         refused = sum(1 for line in servers[0].log if line["event"] == "failed")
         assert 1 <= refused < 40
@@ -199,11 +170,11 @@ async def test_a_draining_server_costs_no_sample() -> None:
         servers[0].draining = False
         again = [asyncio.create_task(fleet.complete(sample(number))) for number in range(40, 80)]
         await notices.heard(f"{servers[0].url} takes requests again")
-        assert texts(await asyncio.gather(*again)) == texts(await undisturbed(range(40, 80)))
+        assert texts(await asyncio.gather(*again)) == texts(await undisturbed(started, range(40, 80)))
         assert fleet.endpoints[0].completed > 0
 
 
-async def test_what_is_in_flight_at_a_server_that_begins_to_drain_ends_there() -> None:
+async def test_what_is_in_flight_at_a_server_that_begins_to_drain_ends_there(started: Started, until: Until) -> None:
     """Refused ones go elsewhere at the first try, however few tries they have."""
     async with started(SLOW, SLOW) as servers, fleet_of(servers, in_flight=8, attempts=1) as fleet:
         first = [asyncio.create_task(fleet.complete(sample(number))) for number in range(8)]
@@ -213,10 +184,10 @@ async def test_what_is_in_flight_at_a_server_that_begins_to_drain_ends_there() -
         done = await asyncio.gather(*first)
         assert [len(one.retries) for one in done] == [0] * 8
         assert sum(one.endpoint == servers[0].url for one in done) == 4
-        assert texts([*done, *second]) == texts(await undisturbed(range(24)))
+        assert texts([*done, *second]) == texts(await undisturbed(started, range(24)))
 
 
-async def test_a_limit_that_finds_itself_keeps_to_what_the_servers_cache_holds() -> None:
+async def test_a_limit_that_finds_itself_keeps_to_what_the_servers_cache_holds(started: Started, until: Until) -> None:
     small = replace(SLOW, block_size=16, num_gpu_blocks=48)
     async with started(small, SLOW) as servers, fleet_of(servers, in_flight=16, limit="auto") as fleet:
         # Half of 200 tokens and 256 of a prompt: of 356 each, 768 hold twice, and 1.5 times that is sent.
@@ -224,7 +195,7 @@ async def test_a_limit_that_finds_itself_keeps_to_what_the_servers_cache_holds()
         done = [asyncio.create_task(fleet.complete(sample(number))) for number in range(32)]
         await until(lambda: sum(server.numbers.running for server in servers) == 16)
         assert servers[0].numbers.running <= 3
-        assert texts(await asyncio.gather(*done)) == texts(await undisturbed(range(32)))
+        assert texts(await asyncio.gather(*done)) == texts(await undisturbed(started, range(32)))
 
 
 async def test_servers_without_metrics_get_all_that_the_caps_allow() -> None:
@@ -250,8 +221,7 @@ async def test_servers_without_metrics_get_all_that_the_caps_allow() -> None:
         await runner.cleanup()
 
 
-async def test_a_server_with_another_model_is_not_used() -> None:
-    notices = Notices()
+async def test_a_server_with_another_model_is_not_used(started: Started, notices: Any) -> None:
     async with started(QUICK, replace(QUICK, model="other")) as servers, fleet_of(servers, notices) as fleet:
         assert fleet.model == "simulated"
         assert len(texts(await complete(fleet, range(10)))) == 10
@@ -260,7 +230,7 @@ async def test_a_server_with_another_model_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("model", ["missing", None])
-async def test_a_model_that_no_server_has_is_a_mistake_in_the_spec(model: str | None) -> None:
+async def test_a_model_that_no_server_has_is_a_mistake_in_the_spec(started: Started, model: str | None) -> None:
     async with started(QUICK, replace(QUICK, model="other")) as servers:
         if model is None:
             async with fleet_of(servers, model=None) as fleet:
@@ -271,8 +241,7 @@ async def test_a_model_that_no_server_has_is_a_mistake_in_the_spec(model: str | 
                 pass
 
 
-async def test_a_server_that_changed_its_model_costs_no_sample() -> None:
-    notices = Notices()
+async def test_a_server_that_changed_its_model_costs_no_sample(started: Started, notices: Any) -> None:
     async with started(QUICK, QUICK) as servers, fleet_of(servers, notices, attempts=1) as fleet:
         servers[0].settings = replace(QUICK, model="other")
         done = await complete(fleet, range(20))
@@ -282,8 +251,7 @@ async def test_a_server_that_changed_its_model_costs_no_sample() -> None:
         assert notices == [f"{servers[0].url} now serves ['other']"]
 
 
-async def test_all_down_it_waits_says_so_once_and_goes_on() -> None:
-    notices = Notices()
+async def test_all_down_it_waits_says_so_once_and_goes_on(started: Started, until: Until, notices: Any) -> None:
     async with started(QUICK, QUICK) as servers:
         for server in servers:
             await server.stop()
@@ -297,7 +265,7 @@ async def test_all_down_it_waits_says_so_once_and_goes_on() -> None:
             assert fleet.model == "simulated"
 
 
-async def test_a_refused_request_has_words_and_no_retries() -> None:
+async def test_a_refused_request_has_words_and_no_retries(started: Started) -> None:
     refusing = replace(QUICK, faults=Faults(refused_marker="1 + 1"))
     async with started(refusing, refusing) as servers, fleet_of(servers) as fleet:
         with pytest.raises(RequestRefused, match="the prompt holds '1 \\+ 1'") as caught:
@@ -307,7 +275,7 @@ async def test_a_refused_request_has_words_and_no_retries() -> None:
         assert all(endpoint.state == "healthy" for endpoint in fleet.endpoints)
 
 
-async def test_used_up_attempts_end_in_an_error_with_all_causes() -> None:
+async def test_used_up_attempts_end_in_an_error_with_all_causes(started: Started) -> None:
     broken = replace(QUICK, faults=Faults(http_500=1.0))
     async with started(broken, broken) as servers, fleet_of(servers, attempts=4, eject_after=100) as fleet:
         with pytest.raises(ServerFailed, match="simulated failure of the engine") as caught:
@@ -315,7 +283,7 @@ async def test_used_up_attempts_end_in_an_error_with_all_causes() -> None:
         assert caught.value.retries == ("server_failed",) * 4
 
 
-async def test_a_retry_goes_to_another_server() -> None:
+async def test_a_retry_goes_to_another_server(started: Started) -> None:
     broken = replace(QUICK, faults=Faults(http_500=1.0))
     async with started(broken, QUICK) as servers, fleet_of(servers, eject_after=100) as fleet:
         done = await complete(fleet, range(8))
@@ -323,7 +291,7 @@ async def test_a_retry_goes_to_another_server() -> None:
         assert all(len(one.retries) <= 1 for one in done if isinstance(one, Completion))
 
 
-async def test_retry_after_costs_no_attempt() -> None:
+async def test_retry_after_costs_no_attempt(started: Started) -> None:
     busy = replace(QUICK, faults=Faults(http_429=0.5, retry_after_s=0))
     async with started(busy) as servers, fleet_of(servers, attempts=1, eject_after=10_000, in_flight=4) as fleet:
         done = await complete(fleet, range(30))
@@ -331,22 +299,21 @@ async def test_retry_after_costs_no_attempt() -> None:
         assert sum(len(one.retries) for one in done if isinstance(one, Completion)) >= 1
 
 
-async def test_a_stalling_server_is_ejected_and_its_answers_go_on_elsewhere() -> None:
-    notices = Notices()
+async def test_a_stalling_server_is_ejected_and_its_answers_go_on_elsewhere(started: Started, notices: Any) -> None:
     stalling = replace(QUICK, faults=Faults(stall=1.0))
     async with started(stalling, QUICK) as servers, fleet_of(servers, notices, stall_s=0.1, in_flight=4) as fleet:
         done = await complete(fleet, range(8))
-        assert texts(done) == texts(await undisturbed(range(8)))
+        assert texts(done) == texts(await undisturbed(started, range(8)))
         assert any("ejected" in notice and "stalled" in notice for notice in notices)
         assert any(one.continued for one in done if isinstance(one, Completion))
 
 
-async def test_a_truncated_answer_goes_on_for_more_tokens() -> None:
+async def test_a_truncated_answer_goes_on_for_more_tokens(started: Started) -> None:
     async with started(QUICK) as servers, fleet_of(servers, max_tokens=20) as fleet:
         cut = await fleet.complete(sample())
         longer = await fleet.complete(sample(), more_tokens=15)
         whole = await fleet.complete(sample(), more_tokens=100)
-    reference = (await undisturbed(range(1)))[0]
+    reference = (await undisturbed(started, range(1)))[0]
     assert isinstance(reference, Completion)
     assert (cut.finish_reason, cut.completion_tokens, cut.continued) == ("length", 20, 0)
     assert (longer.finish_reason, longer.completion_tokens, longer.continued) == ("length", 35, 1)
@@ -356,7 +323,7 @@ async def test_a_truncated_answer_goes_on_for_more_tokens() -> None:
 
 
 @pytest.mark.parametrize("style", ["think", "reasoning"])
-async def test_a_truncated_answer_that_cannot_go_on_stays_what_it_was(style: ReasoningStyle) -> None:
+async def test_a_truncated_answer_that_cannot_go_on_stays_what_it_was(started: Started, style: ReasoningStyle) -> None:
     """At the end of the context the server refuses to go on."""
     short = replace(QUICK, max_model_len=60, reasoning_style=style)
     async with started(short) as servers, fleet_of(servers, max_tokens=60) as fleet:
@@ -369,7 +336,7 @@ async def test_a_truncated_answer_that_cannot_go_on_stays_what_it_was(style: Rea
         assert servers[0].log[-1].get("cause") == "refused"
 
 
-async def test_waiting_for_a_place_is_not_part_of_the_answers_time() -> None:
+async def test_waiting_for_a_place_is_not_part_of_the_answers_time(started: Started) -> None:
     slow = SimulationSettings(script=Script(timing=TokenRate(first_token_s=Fixed(0.15))))
     async with started(slow) as servers, fleet_of(servers, in_flight=1) as fleet:
         done = await complete(fleet, range(3))
@@ -379,7 +346,7 @@ async def test_waiting_for_a_place_is_not_part_of_the_answers_time() -> None:
     assert all(first is not None and 0.1 < first <= total for _, total, first in times)
 
 
-async def test_one_answered_token_ends_a_trial() -> None:
+async def test_one_answered_token_ends_a_trial(started: Started, until: Until) -> None:
     """A whole answer may take a quarter of an hour: the others do not wait for it."""
     slow = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=10.0)))
     async with started(slow) as servers, fleet_of(servers) as fleet:
@@ -393,7 +360,7 @@ async def test_one_answered_token_ends_a_trial() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_cancelled_samples_give_their_places_back() -> None:
+async def test_cancelled_samples_give_their_places_back(started: Started, until: Until) -> None:
     async with started(SLOW, SLOW) as servers, fleet_of(servers, in_flight=4) as fleet:
         tasks = [asyncio.create_task(fleet.complete(sample(number))) for number in range(12)]
         await until(lambda: sum(server.numbers.running for server in servers) == 4)
@@ -404,7 +371,7 @@ async def test_cancelled_samples_give_their_places_back() -> None:
         assert sum(isinstance(one, asyncio.CancelledError) for one in done) == 6
 
 
-async def test_nothing_runs_on_after_it_is_closed() -> None:
+async def test_nothing_runs_on_after_it_is_closed(started: Started) -> None:
     before = asyncio.all_tasks()
     async with started(QUICK) as servers:
         tasks = asyncio.all_tasks()
@@ -414,7 +381,7 @@ async def test_nothing_runs_on_after_it_is_closed() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_only_endpoint_errors_come_out() -> None:
+async def test_only_endpoint_errors_come_out(started: Started) -> None:
     wild = SimulationSettings(faults=Faults(http_500=0.3, reset=0.3, malformed=0.2, empty_choices=0.2))
     async with started(wild, wild) as servers, fleet_of(servers, attempts=2, eject_after=100) as fleet:
         done = await complete(fleet, range(40))

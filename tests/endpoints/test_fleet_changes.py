@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from gen_service.errors import SpecError
 from gen_service.records import Completion, Message, Prompt, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
 
+Started = Callable[..., contextlib.AbstractAsyncContextManager[list[SimulatedServer]]]
+Until = Callable[[Callable[[], Any]], Awaitable[None]]
+
 QUICK = SimulationSettings()
 SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=600.0)), tick_s=0.005)
 NOWHERE = "http://127.0.0.1:9"
@@ -32,40 +35,6 @@ NOWHERE = "http://127.0.0.1:9"
 def sample(number: int) -> Sample:
     messages = (Message(role="user", content=f"What is {number} + 1?"),)
     return Sample(f"s{number}", "job", Prompt(f"p{number}", messages, str(number + 1), "sums", number), 0)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0)
-
-
-class Notices(list[str]):
-    """What the fleet said; `heard` waits for words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._new = asyncio.Event()
-
-    def __call__(self, words: str) -> None:
-        self.append(words)
-        self._new.set()
-
-    async def heard(self, words: str) -> str:
-        while True:
-            for notice in self:
-                if words in notice:
-                    return notice
-            self._new.clear()
-            await self._new.wait()
-
-
-@contextlib.asynccontextmanager
-async def started(*many: SimulationSettings) -> AsyncIterator[list[SimulatedServer]]:
-    async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(SimulatedServer(replace(one, server_index=index)))
-            for index, one in enumerate(many)
-        ]
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +47,7 @@ async def opened(
     **options: Any,
 ) -> AsyncIterator[tuple[Fleet, JobFleet]]:
     """A fleet and one job on it; at the end nothing is in flight and no server that left is remembered."""
-    on_notice = Notices() if notices is None else notices
+    on_notice = list[str]().append if notices is None else notices
     options = {"urls": tuple(urls), "backoff_s": 0.001, "probe_s": 0.01, "discover_s": 0.01} | options
     settings = EndpointSettings(**options)
     pool = PoolSettings(in_flight=in_flight)
@@ -99,7 +68,7 @@ def texts(done: Iterable[Completion]) -> list[tuple[str | None, str]]:
     return [(one.reasoning, one.content) for one in done]
 
 
-async def undisturbed(numbers: range) -> list[tuple[str | None, str]]:
+async def undisturbed(started: Started, numbers: range) -> list[tuple[str | None, str]]:
     async with started(QUICK) as servers, opened([servers[0].url]) as (_, job):
         return texts(await asyncio.gather(*asked(job, numbers)))
 
@@ -111,21 +80,21 @@ def events(server: SimulatedServer, event: str) -> int:
 # One server
 
 
-async def test_an_added_server_is_asked_and_gets_its_part() -> None:
-    notices = Notices()
+async def test_an_added_server_is_asked_and_gets_its_part(started: Started, until: Until, notices: Any) -> None:
     async with started(SLOW, SLOW) as servers, opened([servers[0].url], notices, in_flight=4) as (fleet, job):
         tasks = asked(job, range(24))
         await until(lambda: servers[0].numbers.running == 4)
         fleet.add(f"{servers[1].url}/v1/")
         fleet.add(servers[1].url)
         assert [one.url for one in fleet.endpoints] == [server.url for server in servers]
-        assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(24))
+        assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(24))
         assert fleet.endpoints[1].completed > 4
         assert notices == [f"{servers[1].url} is added"]
 
 
-async def test_a_removed_server_ends_what_it_has_and_gets_nothing_more() -> None:
-    notices = Notices()
+async def test_a_removed_server_ends_what_it_has_and_gets_nothing_more(
+    started: Started, until: Until, notices: Any
+) -> None:
     async with started(SLOW, SLOW) as servers, opened((one.url for one in servers), notices) as (fleet, job):
         tasks = asked(job, range(24))
         await until(lambda: servers[0].numbers.running == 4)
@@ -133,7 +102,7 @@ async def test_a_removed_server_ends_what_it_has_and_gets_nothing_more() -> None
         fleet.remove(servers[0].url)
         received = events(servers[0], "received")
         assert (fleet.leaving, job.in_flight_at(servers[0].url)) == ([gone], 4)
-        assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(24))
+        assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(24))
         assert events(servers[0], "received") == received
         assert (events(servers[0], "failed"), events(servers[0], "sent")) == (0, received)
         assert sum(len(task.result().retries) for task in tasks) == 0
@@ -141,7 +110,7 @@ async def test_a_removed_server_ends_what_it_has_and_gets_nothing_more() -> None
         assert notices == [f"{servers[0].url} is removed; 4 requests in flight end there"]
 
 
-async def test_a_server_that_is_added_before_it_has_left_goes_on() -> None:
+async def test_a_server_that_is_added_before_it_has_left_goes_on(started: Started, until: Until) -> None:
     async with started(SLOW, SLOW) as servers, opened(one.url for one in servers) as (fleet, job):
         tasks = asked(job, range(24))
         await until(lambda: servers[0].numbers.running == 4)
@@ -153,7 +122,7 @@ async def test_a_server_that_is_added_before_it_has_left_goes_on() -> None:
         assert same.completed == events(servers[0], "sent") > 4
 
 
-async def test_a_server_that_is_added_after_it_has_left_is_a_new_one() -> None:
+async def test_a_server_that_is_added_after_it_has_left_is_a_new_one(started: Started, until: Until) -> None:
     async with started(QUICK, QUICK) as servers, opened(one.url for one in servers) as (fleet, job):
         await asyncio.gather(*asked(job, range(8)))
         old = fleet.endpoints[0]
@@ -167,7 +136,7 @@ async def test_a_server_that_is_added_after_it_has_left_is_a_new_one() -> None:
         assert new.completed >= 1
 
 
-async def test_a_removed_server_that_dies_costs_no_attempt() -> None:
+async def test_a_removed_server_that_dies_costs_no_attempt(started: Started, until: Until) -> None:
     """It was to be expected of it: what it had goes on elsewhere, with what came."""
     async with started(SLOW, SLOW) as servers, opened((one.url for one in servers), attempts=1) as (fleet, job):
         tasks = asked(job, range(8))
@@ -175,13 +144,12 @@ async def test_a_removed_server_that_dies_costs_no_attempt() -> None:
         fleet.remove(servers[0].url)
         await servers[0].stop()
         done = await asyncio.gather(*tasks)
-        assert texts(done) == await undisturbed(range(8))
+        assert texts(done) == await undisturbed(started, range(8))
         assert sum(len(one.retries) for one in done) == 4
         assert {one.endpoint for one in done} == {servers[1].url}
 
 
-async def test_a_new_server_that_is_not_well_is_probed_until_it_is() -> None:
-    notices = Notices()
+async def test_a_new_server_that_is_not_well_is_probed_until_it_is(started: Started, notices: Any) -> None:
     async with started(QUICK, QUICK) as servers, opened([servers[0].url], notices) as (fleet, job):
         await servers[1].stop()
         fleet.add(servers[1].url)
@@ -195,7 +163,7 @@ async def test_a_new_server_that_is_not_well_is_probed_until_it_is() -> None:
         assert fleet.endpoints[1].completed >= 1
 
 
-async def test_a_new_server_with_another_model_is_not_used_by_the_job() -> None:
+async def test_a_new_server_with_another_model_is_not_used_by_the_job(started: Started, until: Until) -> None:
     async with started(QUICK, replace(QUICK, model="other")) as servers, opened([servers[0].url]) as (fleet, job):
         fleet.add(servers[1].url)
         await until(lambda: "other" in fleet.models())
@@ -203,8 +171,9 @@ async def test_a_new_server_with_another_model_is_not_used_by_the_job() -> None:
         assert (servers[1].log, fleet.endpoints[0].completed) == ([], 8)
 
 
-async def test_without_any_server_a_job_waits_says_so_and_goes_on_when_one_comes() -> None:
-    notices = Notices()
+async def test_without_any_server_a_job_waits_says_so_and_goes_on_when_one_comes(
+    started: Started, until: Until, notices: Any
+) -> None:
     async with started(SLOW, SLOW) as servers, opened([servers[0].url], notices, in_flight=4) as (fleet, job):
         tasks = asked(job, range(12))
         await until(lambda: servers[0].numbers.running == 4)
@@ -213,26 +182,27 @@ async def test_without_any_server_a_job_waits_says_so_and_goes_on_when_one_comes
         await until(lambda: not fleet.leaving)
         assert (fleet.endpoints, job.waiting, sum(task.done() for task in tasks)) == ([], 8, 4)
         fleet.add(servers[1].url)
-        assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(12))
+        assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(12))
         assert sum("waiting" in notice for notice in notices) == 1
         fleet.remove(servers[1].url)
         assert sum("waiting" in notice for notice in notices) == 2
         fleet.add(servers[1].url)
 
 
-async def test_while_the_only_server_drains_a_job_waits_says_so_and_goes_on_when_another_comes() -> None:
-    notices = Notices()
+async def test_while_the_only_server_drains_a_job_waits_says_so_and_goes_on_when_another_comes(
+    started: Started, notices: Any
+) -> None:
     async with started(QUICK, QUICK) as servers, opened([servers[0].url], notices, attempts=4) as (fleet, job):
         servers[0].draining = True
         tasks = asked(job, range(6))
         said = await notices.heard("waiting: no server is healthy")
         assert "cannot schedule new futures after shutdown" in said
         fleet.set_servers([servers[1].url])
-        assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(6))
+        assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(6))
         assert sum("waiting" in notice for notice in notices) == 1
 
 
-async def test_what_is_no_server_is_refused_and_nothing_is_changed() -> None:
+async def test_what_is_no_server_is_refused_and_nothing_is_changed(started: Started) -> None:
     async with started(QUICK) as servers, opened([servers[0].url]) as (fleet, _):
         for change in (
             lambda: fleet.add("nowhere"),
@@ -249,8 +219,7 @@ async def test_what_is_no_server_is_refused_and_nothing_is_changed() -> None:
 # Sources
 
 
-async def test_the_servers_are_those_that_were_set() -> None:
-    notices = Notices()
+async def test_the_servers_are_those_that_were_set(started: Started, notices: Any) -> None:
     async with started(QUICK, QUICK, QUICK) as servers, opened([servers[0].url], notices) as (fleet, job):
         first, second, third = (server.url for server in servers)
         fleet.set_servers([third, second, third])
@@ -264,8 +233,10 @@ async def test_the_servers_are_those_that_were_set() -> None:
         assert {one.endpoint for one in await asyncio.gather(*asked(job, range(8)))} == {first}
 
 
-async def test_a_file_of_servers_is_followed_while_the_job_runs(tmp_path: Path) -> None:
-    path, notices = tmp_path / "servers.txt", Notices()
+async def test_a_file_of_servers_is_followed_while_the_job_runs(
+    started: Started, until: Until, notices: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "servers.txt"
     async with started(SLOW, SLOW, SLOW) as servers:
         first, second, third = (server.url for server in servers)
         path.write_text(f"{first}  # the only one\n")
@@ -277,15 +248,15 @@ async def test_a_file_of_servers_is_followed_while_the_job_runs(tmp_path: Path) 
             ended = events(servers[0], "sent")
             path.write_text("")
             await notices.heard(f"{path} is of no use, the servers stay those that it named: it names no server")
-            assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(40))
+            assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(40))
             assert [one.url for one in fleet.endpoints] == [second, third]
             assert events(servers[0], "received") == events(servers[0], "sent") <= ended + 8
             assert all(one.completed for one in fleet.endpoints)
 
 
-async def test_a_name_is_followed_while_the_job_runs() -> None:
+async def test_a_name_is_followed_while_the_job_runs(started: Started, until: Until, notices: Any) -> None:
     """Both servers listen on one port, as pods do; the second comes later, and the first then goes."""
-    addresses, notices = [OSError("no such name")], Notices()
+    addresses = [OSError("no such name")]
     found: list[list[str]] = []
 
     async def resolve(host: str, port: int) -> list[str]:
@@ -310,7 +281,7 @@ async def test_a_name_is_followed_while_the_job_runs() -> None:
             await until(lambda: second.numbers.running)
             found.append(["127.0.0.2"])
             await notices.heard(f"{first.url} is removed")
-            assert texts(await asyncio.gather(*tasks)) == await undisturbed(range(40))
+            assert texts(await asyncio.gather(*tasks)) == await undisturbed(started, range(40))
             assert [one.url for one in fleet.endpoints] == [second.url]
             assert events(first, "failed") == 0
 
@@ -323,7 +294,7 @@ async def test_a_file_that_is_of_no_use_at_the_start_is_a_mistake_in_the_spec(tm
     assert asyncio.all_tasks() == before
 
 
-async def test_nothing_runs_on_after_a_watched_fleet_is_closed(tmp_path: Path) -> None:
+async def test_nothing_runs_on_after_a_watched_fleet_is_closed(started: Started, tmp_path: Path) -> None:
     path = tmp_path / "servers.txt"
     async with started(QUICK) as servers:
         before = asyncio.all_tasks()
@@ -338,7 +309,9 @@ async def test_nothing_runs_on_after_a_watched_fleet_is_closed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_servers_come_and_go_every_sample_ends_well_and_as_undisturbed(seed: int) -> None:
+async def test_whatever_servers_come_and_go_every_sample_ends_well_and_as_undisturbed(
+    started: Started, seed: int
+) -> None:
     choose = random.Random(seed)
     async with started(SLOW, SLOW, SLOW) as servers:
         urls = [server.url for server in servers]
@@ -353,7 +326,7 @@ async def test_whatever_servers_come_and_go_every_sample_ends_well_and_as_undist
                     await asyncio.sleep(0)
                 await asyncio.sleep(0)
             done = await asyncio.gather(*tasks)
-        assert texts(done) == await undisturbed(range(60))
+        assert texts(done) == await undisturbed(started, range(60))
         assert all(one.retries == () for one in done)
         assert sum(events(server, "failed") for server in servers) == 0
 

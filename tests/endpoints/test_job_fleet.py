@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from gen_service.endpoints.simulated import Faults, Script, SimulatedServer, Sim
 from gen_service.errors import RequestRefused
 from gen_service.records import BatchLine, Completion, Message, Prompt, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
+
+Started = Callable[..., contextlib.AbstractAsyncContextManager[list[SimulatedServer]]]
+Until = Callable[[Callable[[], Any]], Awaitable[None]]
 
 QUICK = SimulationSettings()
 SLOW = SimulationSettings(script=Script(timing=TokenRate(tokens_per_s=600.0)), tick_s=0.005)
@@ -35,20 +38,6 @@ def sample(number: int = 0, request: BatchLine | None = None, index: int = 0) ->
 def line(url: str = CHAT, **body: Any) -> BatchLine:
     beginning: dict[str, Any] = {"messages": MESSAGES} if url == CHAT else {"prompt": "What is 1 + 2?"}
     return BatchLine(url, beginning | body)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0)
-
-
-@contextlib.asynccontextmanager
-async def started(*many: SimulationSettings) -> AsyncIterator[list[SimulatedServer]]:
-    async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(SimulatedServer(replace(one, server_index=index)))
-            for index, one in enumerate(many)
-        ]
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +70,7 @@ def texts(done: list[Completion]) -> list[str]:
 # Several jobs
 
 
-async def test_jobs_of_different_models_use_their_own_servers() -> None:
+async def test_jobs_of_different_models_use_their_own_servers(started: Started) -> None:
     async with started(QUICK, replace(QUICK, model="other", max_model_len=4096)) as servers, opened(servers) as fleet:
         assert fleet.models() == {"simulated": 32768, "other": 4096}
         assert (fleet.max_model_len("other"), fleet.max_model_len("missing")) == (4096, None)
@@ -93,7 +82,7 @@ async def test_jobs_of_different_models_use_their_own_servers() -> None:
             job.leave()
 
 
-async def test_one_jobs_numbers_are_its_own() -> None:
+async def test_one_jobs_numbers_are_its_own(started: Started, until: Until) -> None:
     async with started(SLOW, SLOW) as servers, opened(servers, in_flight=6) as fleet:
         jobs = [joined(fleet, "a", max_in_flight=2), joined(fleet, "b")]
         tasks = [[asyncio.create_task(job.complete(sample(number))) for number in range(9)] for job in jobs]
@@ -107,7 +96,7 @@ async def test_one_jobs_numbers_are_its_own() -> None:
         assert [job.in_flight + job.waiting for job in jobs] == [0, 0]
 
 
-async def test_what_a_job_frees_at_its_end_goes_to_the_other_at_once() -> None:
+async def test_what_a_job_frees_at_its_end_goes_to_the_other_at_once(started: Started, until: Until) -> None:
     async with started(SLOW) as servers, opened(servers, in_flight=6) as fleet:
         long, short = joined(fleet, "long"), joined(fleet, "short")
         tasks = [asyncio.create_task(long.complete(sample(number))) for number in range(30)]
@@ -121,7 +110,7 @@ async def test_what_a_job_frees_at_its_end_goes_to_the_other_at_once() -> None:
 # Waiting for a model
 
 
-async def test_a_job_whose_model_no_server_has_waits_and_says_so_while_others_go_on() -> None:
+async def test_a_job_whose_model_no_server_has_waits_and_says_so_while_others_go_on(started: Started) -> None:
     notices: list[str] = []
     async with started(QUICK, QUICK) as servers, opened(servers) as fleet:
         absent, other = joined(fleet, "absent", "missing", notices), joined(fleet, "other")
@@ -138,7 +127,9 @@ async def test_a_job_whose_model_no_server_has_waits_and_says_so_while_others_go
         absent.leave()
 
 
-async def test_servers_are_asked_again_for_a_model_that_a_job_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_servers_are_asked_again_for_a_model_that_a_job_waits_for(
+    started: Started, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers_module, "ASK_AGAIN_S", 0.01)
     notices: list[str] = []
     async with started(QUICK, QUICK) as servers, opened(servers, notices) as fleet:
@@ -151,7 +142,9 @@ async def test_servers_are_asked_again_for_a_model_that_a_job_waits_for(monkeypa
         assert fleet.models() == {"simulated": 32768, "new": 32768}
 
 
-async def test_a_job_is_told_when_the_last_server_of_its_model_is_gone_and_only_then() -> None:
+async def test_a_job_is_told_when_the_last_server_of_its_model_is_gone_and_only_then(
+    started: Started, until: Until
+) -> None:
     notices: dict[str, list[str]] = {"a": [], "b": []}
     slow_other = replace(SLOW, model="other")
     async with started(SLOW, slow_other) as servers, opened(servers, eject_after=1) as fleet:
@@ -168,7 +161,9 @@ async def test_a_job_is_told_when_the_last_server_of_its_model_is_gone_and_only_
         assert len(notices["b"]) == 1
 
 
-async def test_opened_while_all_servers_are_down_it_knows_no_model_and_jobs_wait() -> None:
+async def test_opened_while_all_servers_are_down_it_knows_no_model_and_jobs_wait(
+    started: Started, until: Until
+) -> None:
     notices: list[str] = []
     async with started(QUICK) as servers:
         await servers[0].stop()
@@ -185,7 +180,7 @@ async def test_opened_while_all_servers_are_down_it_knows_no_model_and_jobs_wait
             assert len([words for words in notices if "waiting: no server is healthy" in words]) == 1
 
 
-async def test_after_a_job_left_nothing_of_it_is_kept() -> None:
+async def test_after_a_job_left_nothing_of_it_is_kept(started: Started) -> None:
     async with started(QUICK) as servers, opened(servers) as fleet:
         for round_ in range(3):
             jobs = [joined(fleet, f"{round_}-{number}", priority=number, tenant=f"t{number}") for number in range(4)]
@@ -200,7 +195,7 @@ async def test_after_a_job_left_nothing_of_it_is_kept() -> None:
 # Batch lines
 
 
-async def test_a_line_is_answered_at_its_own_door_with_its_own_budget() -> None:
+async def test_a_line_is_answered_at_its_own_door_with_its_own_budget(started: Started) -> None:
     async with started(QUICK) as servers, opened(servers) as fleet:
         job = joined(fleet)
         chat = await job.complete(sample(0, line(max_completion_tokens=20)))
@@ -218,7 +213,7 @@ async def test_a_line_is_answered_at_its_own_door_with_its_own_budget() -> None:
         assert (short.finish_reason, short.completion_tokens) == ("length", 16)
 
 
-async def test_what_cannot_be_honoured_is_refused_without_asking_a_server() -> None:
+async def test_what_cannot_be_honoured_is_refused_without_asking_a_server(started: Started) -> None:
     async with started(QUICK) as servers, opened(servers) as fleet:
         job = joined(fleet)
         with pytest.raises(RequestRefused, match=r"body\.tools: got .*; expected no such field") as caught:
@@ -228,7 +223,9 @@ async def test_what_cannot_be_honoured_is_refused_without_asking_a_server() -> N
 
 @pytest.mark.parametrize("url", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("lengths", [{}, {"max_tokens": 300}])
-async def test_a_line_that_breaks_off_goes_on_elsewhere_to_the_same_text(url: str, lengths: dict[str, int]) -> None:
+async def test_a_line_that_breaks_off_goes_on_elsewhere_to_the_same_text(
+    started: Started, url: str, lengths: dict[str, int]
+) -> None:
     """Without a number of its own as far as the context reaches."""
     asked = line(url, **lengths)
     async with started(QUICK) as servers, opened(servers) as fleet:
@@ -247,7 +244,7 @@ async def test_a_line_that_breaks_off_goes_on_elsewhere_to_the_same_text(url: st
     assert continued >= 1
 
 
-async def test_where_the_context_is_not_known_an_answer_without_a_budget_begins_anew() -> None:
+async def test_where_the_context_is_not_known_an_answer_without_a_budget_begins_anew(started: Started) -> None:
     resets = replace(QUICK, faults=Faults(reset=1.0))
     async with started(resets, QUICK) as servers, opened(servers) as fleet:
         for endpoint in fleet.endpoints:
@@ -256,7 +253,7 @@ async def test_where_the_context_is_not_known_an_answer_without_a_budget_begins_
         assert (one.retries, one.continued, one.completion_tokens) == (("stream_broken",), 0, 60)
 
 
-async def test_two_completions_of_a_line_are_two_answers() -> None:
+async def test_two_completions_of_a_line_are_two_answers(started: Started) -> None:
     async with started(QUICK) as servers, opened(servers) as fleet:
         job = joined(fleet)
         asked = replace(line(), n=2)
