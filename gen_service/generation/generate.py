@@ -193,7 +193,9 @@ class Generation(Generic[Position]):
             return Trace(sample, None, error=str(error), retries=error.retries)
         finally:
             self._supply.came(sample, tokens)
-        if completion.finish_reason == CANCELLED and not completion.completion_tokens:
+        # A server's own word for it is an answer as any other.
+        is_cut = completion.finish_reason == CANCELLED and not self._supply.is_needed(sample)
+        if is_cut and not completion.completion_tokens:
             self._supply.withdrawn(sample)
             return None
         return Trace(sample, completion)

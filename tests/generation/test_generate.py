@@ -23,6 +23,7 @@ from gen_service.generation.pool import Stop
 from gen_service.generation.progress import Progress
 from gen_service.generation.sample_plan import SamplePlan
 from gen_service.records import (
+    CANCELLED,
     NO_TOKENS,
     BatchLine,
     Completion,
@@ -362,6 +363,32 @@ async def test_a_sample_that_nobody_needs_any_more_when_its_turn_comes_is_not_as
     await loop.sample(map(prompt, range(100)), opened, Stop())
     assert progress.complete
     assert len(folder.rows) + len(folder.skipped) == 300
+
+
+@pytest.mark.parametrize("steering", [SteeringSettings(), SteeringSettings(correct=2)])
+async def test_an_answer_that_a_server_calls_cancelled_is_a_row_where_nobody_cut_it(steering: SteeringSettings) -> None:
+    class Wrong:
+        async def verify(self, trace: Trace) -> Verdict:
+            return Verdict("no_answer", "by test")
+
+    class Servers:
+        on_bound: Callable[[], None]
+        in_flight = waiting = 0
+
+        async def complete(self, sample: Sample, more_tokens: int = 0, **_: object) -> Completion:
+            return Completion(None, "", CANCELLED, 1, 0, NO_TOKENS, "model", "url", 0, (), 0.0, None, 1.0)
+
+        def cut(self, sample_id: str) -> bool:
+            raise AssertionError("nothing is to be cut here")
+
+    async def opened() -> Servers:
+        return Servers()
+
+    folder, progress = Folder(), Progress()
+    loop = Generation(PLAN, TruncationSettings(), PoolSettings(), Wrong(), folder, progress, steering=steering)
+    await loop.sample(map(prompt, range(4)), opened, Stop())
+    assert progress.complete
+    assert folder.rows.keys() == ids(range(4))
 
 
 def test_sample_ids_never_change() -> None:
