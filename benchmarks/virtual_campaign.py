@@ -25,7 +25,7 @@ from benchmarks.checked_folder import BrokenPromise, CheckedFolder
 from benchmarks.fleet_jobs import ChanceVerifier, SimulatedJob, run_job
 from gen_service.endpoints.client import ServedModel
 from gen_service.endpoints.draft import Draft
-from gen_service.endpoints.endpoint import Endpoint
+from gen_service.endpoints.endpoint import Endpoint, Place
 from gen_service.endpoints.fleet import Fleet
 from gen_service.endpoints.question import Question
 from gen_service.endpoints.readings import Readings
@@ -81,7 +81,7 @@ class Watchful:
     def __init__(self, servers: VirtualServers, folder: CheckedFolder) -> None:
         self._servers = servers
         self._folder = folder
-        self.fleet: Fleet | None = None
+        self._most: dict[str, int] = {}
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight = 0
         self.failed: Counter[str] = Counter()
@@ -124,16 +124,28 @@ class Watchful:
             raise BrokenPromise(f"2: sample {sample_id} is done and asked for again")
         if self._broke_with.pop(sample_id, 0) >= WORTH_KEEPING and not given:
             raise BrokenPromise(f"4: sample {sample_id} begins anew though its tokens had come")
-        assert self.fleet is not None
-        endpoint = _endpoint(self.fleet, url)
-        if self.in_flight[url] + 1 > max(1, int(endpoint.limit)):
-            raise BrokenPromise(f"3: {url} is given more than its limit of {endpoint.limit}")
-        if self.in_flight.total() + 1 > self.fleet.places.limit:
-            raise BrokenPromise("3: more in flight than the limit of all")
+        if self.in_flight[url] + 1 > self._most[url]:
+            raise BrokenPromise(f"3: {url} is sent more than it was given places")
 
+    def guard(self, fleet: Fleet) -> None:
+        """Check each place in the moment when it is given: a limit may be cut between that and the request."""
+        self._most = dict.fromkeys(self._servers.servers, 0)
+        for endpoint in fleet.endpoints:
+            self._guard(endpoint, fleet)
 
-def _endpoint(fleet: Fleet, url: str) -> Endpoint:
-    return next(endpoint for endpoint in fleet.endpoints if endpoint.url == url)
+    def _guard(self, endpoint: Endpoint, fleet: Fleet) -> None:
+        give = endpoint.sent
+
+        def given(now: float) -> Place:
+            place = give(now)
+            self._most[endpoint.url] = max(self._most[endpoint.url], endpoint.in_flight)
+            if endpoint.in_flight > int(endpoint.limit):
+                raise BrokenPromise(f"3: {endpoint.url} is given {endpoint.in_flight}, its limit is {endpoint.limit}")
+            if fleet.places.taken > fleet.places.limit:
+                raise BrokenPromise(f"3: {fleet.places.taken} in flight, the limit of all is {fleet.places.limit}")
+            return place
+
+        endpoint.sent = given  # type: ignore[method-assign]
 
 
 def check_trace(trace: Trace) -> None:
@@ -184,6 +196,8 @@ class Campaign:
             give_up_after=drawn.choice([None, max(1, per_prompt // 2)]),
             drop_ungradable=drawn.random() < 0.5,
             verified=drawn.choice([None, self.outcome.samples // 4]),
+            sample_budget=drawn.choice([None, None, self.outcome.samples // 2]),
+            token_budget=drawn.choice([None, None, 500 * self.outcome.samples]),
         )
 
     async def run(self) -> None:
@@ -233,7 +247,7 @@ class Campaign:
         endpoints = EndpointSettings(urls=tuple(self.urls), partial_tokens=512)
         verifier = ChanceVerifier(self.job.p_right, ("incorrect", "timeout", "no_answer", "ungradable"))
         async with Fleet(endpoints, self.pool, requests, _nothing) as fleet:
-            requests.fleet = fleet
+            requests.guard(fleet)
             await run_job(
                 *(self.job, fleet, self.folder, verifier),
                 order=self.order,

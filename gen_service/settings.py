@@ -186,6 +186,11 @@ class SteeringSettings(Section):
         """Whether anything is steered."""
         return self != SteeringSettings()
 
+    @property
+    def needs_verdicts(self) -> bool:
+        """Whether what is right decides anything."""
+        return bool(self.correct or self.give_up_after or self.drop_ungradable or self.verified)
+
 
 class VerificationSettings(Section):
     """What is a right answer, and the budgets of one check; it runs in a process that is killed past them.

@@ -121,6 +121,8 @@ def make_spec(document: dict[str, Any]) -> JobSpec:
     except ValidationError as error:
         raise spec_error(error) from error
     Steering(spec.steering, spec.samples)  # refuses what the samples cannot fulfil
+    if spec.steering.needs_verdicts and not spec.verification.enabled:
+        raise SpecError("verification.enabled", False, "true: without verdicts nothing is right, which steering needs")
     return spec
 
 

@@ -120,6 +120,10 @@ def test_merged_holds_all_of_over_and_the_rest_of_under(under: dict[str, Any], o
         (LEAST | {"truncation": {"policy": "retry"}}, "truncation.policy", "retry", "'keep', 'drop' or 'continue'"),
         (LEAST | {"pool": {"grace_s": float("inf")}}, "pool.grace_s", float("inf"), "finite"),
         (LEAST | {"samples": 2, "steering": {"correct": 3}}, "steering.correct", 3, "at most 2"),
+        (
+            LEAST | {"steering": {"correct": 1}, "verification": {"enabled": False}},
+            *("verification.enabled", False, "true: without verdicts"),
+        ),
         (LEAST | {"steering": {"verified": 0}}, "steering.verified", 0, "greater than or equal to 1"),
         (LEAST | {"order": {"policy": "random"}}, "order.policy", "random", "'longest_first' or 'as_read'"),
         (LEAST | {"sampling": {"extra": {"n": 4}}}, "sampling.extra", {"n": 4}, "'n'"),

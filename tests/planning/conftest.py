@@ -47,7 +47,13 @@ def small_spec(tmp_path: Path) -> MakeSpec:
         path = tmp_path / f"prompts-{prompts}.jsonl"
         rows = [{"prompt": f"What is {number} + 1?" + " please" * (number % 5)} for number in range(prompts)]
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-        base = {"prompts": str(path), "endpoints": "http://127.0.0.1:1", "sampling": {"max_tokens": 4000}}
+        # Named, since lengths follow the sample ids: else they would follow the path.
+        base = {
+            "name": "planned",
+            "prompts": str(path),
+            "endpoints": "http://127.0.0.1:1",
+            "sampling": {"max_tokens": 4000},
+        }
         return make_spec({**base, **fields})
 
     return make
