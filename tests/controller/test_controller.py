@@ -105,16 +105,26 @@ async def test_a_source_that_changes_before_the_job_starts_fails_it_and_says_why
 async def test_tenants_share_the_fleet_by_weight(open_service: OpenService) -> None:
     async with open_service("slow", fleet={"in_flight": 8, "grace_s": 0.0}) as service:
         await service.controller.store.tenants.put(TenantRow("heavy", 3.0, {}))
+        # Both wait behind one of a higher priority, so that neither has had the fleet to itself.
+        first = await service.until(await service.submit(5000, priority=5), "running")
         jobs = {name: await service.submit(120, tenant=name) for name in ("light", "heavy")}
+        await service.happens(lambda: all(_waits(service, row.id) for row in jobs.values()))
+        await service.controller.cancel(None, first.id)
         owner = {}
         for name, row in jobs.items():
             assert (await service.ended(row)).state == "completed"
             for trace in read_traces(folder_of(row, service.settings), ["sample_id"]):
                 owner[trace["sample_id"]] = name
-        order = [owner[line["request_id"]] for line in service.servers[0].log if line["event"] == "received"]
+        received = [line["request_id"] for line in service.servers[0].log if line["event"] == "received"]
+        order = [owner[sample_id] for sample_id in received if sample_id in owner]
     assert Counter(order) == {"light": 120, "heavy": 120}
     both = order[order.index("heavy") : len(order) - order[::-1].index("heavy")]
     assert 2.0 <= both.count("heavy") / both.count("light") <= 4.5
+
+
+def _waits(service: Any, job_id: str) -> bool:
+    run = service.controller.running.get(job_id)
+    return run is not None and run.running is not None and run.running.fleet is not None and run.running.fleet.waiting
 
 
 async def test_a_job_in_its_tail_lets_the_next_one_start(open_service: OpenService) -> None:
