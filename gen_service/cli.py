@@ -97,7 +97,7 @@ def plan(
     spec: Annotated[Path, typer.Argument(help="Job spec, YAML or JSON.")],
     fleet: Annotated[Path, typer.Option(help="Profile of the fleet, YAML; deploy/fleets has some.")],
     mean_tokens: Annotated[float | None, typer.Option(help="Mean tokens of an answer [default: 6000, as R1].")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Deviation of their logarithm [default: 0.95].")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Deviation of their logarithm [default: 0.8].")] = None,
     cap: Annotated[int | None, typer.Option(help="Most tokens of an answer [default: the spec's max_tokens].")] = None,
     like: Annotated[str | None, typer.Option(help="An earlier job's folder: lengths as its answers have them.")] = None,
     p_correct: Annotated[float | None, typer.Option(help="Share of right answers, for a steered job.")] = None,

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Protocol
 
+from gen_service.endpoints.simulated.lengths import SIBLING_CORRELATION
 from gen_service.errors import SpecError
 from gen_service.storage.traces import read_batches
-
-MEAN_TOKENS, SIGMA, CORRELATION = 6000.0, 0.95, 0.7
-"""Of R1 on problems of mathematics: the mean of the Open-R1 post; spread and correlation of siblings are estimates."""
 
 _NORMAL = NormalDist()
 _QUANTILES = 4096
@@ -114,9 +112,10 @@ def supposed(mean_tokens: float, sigma: float, cap: int, seed: int = 0) -> Answe
         middle = (low + high) / 2
         low, high = (middle, high) if CappedLognormal(middle, sigma, cap).mean < mean_tokens else (low, middle)
     words = (
-        f"lognormal, mean {mean_tokens:,.0f} tokens, sigma {sigma:g}, cap {cap:,}; siblings correlate by {CORRELATION}"
+        f"lognormal, mean {mean_tokens:,.0f} tokens, sigma {sigma:g}, cap {cap:,}; "
+        f"siblings correlate by {SIBLING_CORRELATION}"
     )
-    return AnswerLengths(CappedLognormal(low, sigma, cap), CORRELATION, words, seed)
+    return AnswerLengths(CappedLognormal(low, sigma, cap), SIBLING_CORRELATION, words, seed)
 
 
 def like(path: str, cap: int, seed: int = 0) -> AnswerLengths:
@@ -141,7 +140,7 @@ def like(path: str, cap: int, seed: int = 0) -> AnswerLengths:
     if len(lengths) < _FEWEST:
         raise SpecError("like", path, f"a job with at least {_FEWEST} published answers; it has {len(lengths)}")
     correlation = _correlation(prompts.values(), lengths)
-    known = CORRELATION if correlation is None else correlation
+    known = SIBLING_CORRELATION if correlation is None else correlation
     step = (len(lengths) - 1) / (min(_QUANTILES, len(lengths)) - 1)
     kept = [float(min(cap + 1, lengths[round(place * step)])) for place in range(min(_QUANTILES, len(lengths)))]
     words = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gen_service.endpoints.simulated.lengths import MEAN_TOKENS, SIGMA
 from gen_service.errors import SpecError
 from gen_service.jobs.job import JobSpec
-from gen_service.planning.answer_lengths import MEAN_TOKENS, SIGMA, AnswerLengths, like, supposed
+from gen_service.planning.answer_lengths import AnswerLengths, like, supposed
 from gen_service.planning.chance import SPREAD, ChanceVerifier
 from gen_service.planning.fleet_profile import FleetProfile
 from gen_service.planning.job_shape import CHARACTERS_PER_TOKEN, JobShape, read_shape

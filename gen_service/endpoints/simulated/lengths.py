@@ -10,6 +10,10 @@ from typing import Final
 
 from gen_service.errors import SpecError
 
+# Of R1 on competition problems: the mean of the Open-R1 post; spread and correlation of siblings are estimates.
+MEAN_TOKENS: Final = 6000.0
+SIGMA: Final = 0.8
+SIBLING_CORRELATION: Final = 0.7
 _NORMAL: Final = NormalDist()
 _BISECTIONS: Final = 100
 
@@ -31,10 +35,10 @@ class Lengths:
         mu: mean of the logarithm.
     """
 
-    mean: float = 6000.0
+    mean: float = MEAN_TOKENS
     cap: int = 32768
-    sigma: float = 0.8
-    sibling_correlation: float = 0.7
+    sigma: float = SIGMA
+    sibling_correlation: float = SIBLING_CORRELATION
     seed: int = 0
     mu: float = field(init=False)
 
