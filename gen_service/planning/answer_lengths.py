@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Protocol
 
-from gen_service.endpoints.simulated.lengths import SIBLING_CORRELATION
+from gen_service.endpoints.simulated.lengths import SIBLING_CORRELATION, Lengths
 from gen_service.errors import SpecError
 from gen_service.storage.traces import read_batches
 
@@ -71,13 +71,6 @@ class CappedLognormal:
         score = _NORMAL.inv_cdf(min(max(share, 1e-12), 1 - 1e-12))
         return min(self.cap + 1.0, math.exp(self.location + self.sigma * score))
 
-    @property
-    def mean(self) -> float:
-        """Of what is made, min(Y, cap)."""
-        bound = (math.log(self.cap) - self.location) / self.sigma
-        whole = math.exp(self.location + self.sigma**2 / 2)
-        return whole * _NORMAL.cdf(bound - self.sigma) + self.cap * (1 - _NORMAL.cdf(bound))
-
 
 @dataclass(frozen=True, slots=True)
 class Empirical:
@@ -107,15 +100,12 @@ def supposed(mean_tokens: float, sigma: float, cap: int, seed: int = 0) -> Answe
         raise SpecError("sigma", sigma, "above 0")
     if not 1 <= mean_tokens <= 0.95 * cap:
         raise SpecError("mean-tokens", mean_tokens, f"from 1 to {0.95 * cap:.0f}: the cap is {cap} tokens")
-    low, high = -50.0, 50.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if CappedLognormal(middle, sigma, cap).mean < mean_tokens else (low, middle)
+    location = Lengths(mean=mean_tokens, cap=cap, sigma=sigma).mu
     words = (
         f"lognormal, mean {mean_tokens:,.0f} tokens, sigma {sigma:g}, cap {cap:,}; "
         f"siblings correlate by {SIBLING_CORRELATION}"
     )
-    return AnswerLengths(CappedLognormal(low, sigma, cap), SIBLING_CORRELATION, words, seed)
+    return AnswerLengths(CappedLognormal(location, sigma, cap), SIBLING_CORRELATION, words, seed)
 
 
 def like(path: str, cap: int, seed: int = 0) -> AnswerLengths:

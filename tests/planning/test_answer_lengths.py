@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gen_service.endpoints.simulated.lengths import Lengths
 from gen_service.errors import SpecError
 from gen_service.planning.answer_lengths import AnswerLengths, CappedLognormal, Empirical, like, supposed
 from gen_service.records import NO_TOKENS, Completion, Message, Prompt, Sample, Trace, Verdict
@@ -44,7 +45,9 @@ def test_siblings_are_alike_and_strangers_are_not() -> None:
 def test_any_mean_below_the_cap_is_met(mean: float, sigma: float, cap: int) -> None:
     marginal = supposed(mean, sigma, cap).marginal
     assert isinstance(marginal, CappedLognormal)
-    assert marginal.mean == pytest.approx(mean, rel=1e-6)
+    capped = Lengths(mean=mean, cap=cap, sigma=sigma)
+    assert marginal == CappedLognormal(capped.mu, sigma, cap)
+    assert capped.moment(1) == pytest.approx(mean, rel=1e-6)
 
 
 @given(st.text(max_size=5), st.text(max_size=5), st.integers(0, 9))
