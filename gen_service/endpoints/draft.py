@@ -16,7 +16,6 @@ from gen_service.records import NO_TOKENS, Completion, Partial, TokenIds
 ABORTED = frozenset({"abort", "error"})
 
 Times = tuple[float | None, float]
-_NOTHING: dict[str, Any] = {}
 
 
 class _Border(NamedTuple):
@@ -138,13 +137,10 @@ class Draft:
         Raises:
             TypeError, OverflowError, AttributeError: it has another shape; nothing of it was added.
         """
-        part = choice.get("delta") or choice.get("message") or _NOTHING
+        part = choice.get("delta") or choice.get("message") or {}
         reasoning = part.get("reasoning") or part.get("reasoning_content")
         content = part.get("content")
-        if reasoning:
-            _check_text(reasoning)
-        if content:
-            _check_text(content)
+        _check_texts(reasoning, content)
         leaves_thought = bool(self._reasoning) and not (reasoning or self._content or self._raw)
         progressed = self._take_ids(choice, reasoning or content, leaves_thought)
         if reasoning:
@@ -160,8 +156,7 @@ class Draft:
             TypeError, OverflowError: it has another shape; nothing of it was added.
         """
         text = choice.get("text")
-        if text:
-            _check_text(text)
+        _check_texts(text)
         progressed = self._take_ids(choice, text)
         if text:
             self._raw.append(text)
@@ -197,11 +192,14 @@ class Draft:
         draft._content = self._content[: certain.content]
         draft._raw = self._raw[: certain.raw]
         draft.token_ids = self.token_ids[: certain.tokens]
-        draft._certain = None
-        draft.finish_reason = None
-        draft.first_token_at = None
+        draft._certain = draft.finish_reason = draft.first_token_at = None
         draft._reopened = True
+        draft.let_go()
         return draft
+
+    def let_go(self) -> None:
+        """Tell nobody any more. Who is told holds the draft, too, and only the garbage collector would free the two."""
+        self.on_first_token = self.on_progress = None
 
     def partial(self, sample_id: str, started_at: float, model: str = "") -> Partial | None:
         """What `reopened` goes on from, to be kept; None where the answer cannot be taken up again."""
@@ -295,6 +293,7 @@ class Draft:
         return np.frombuffer(self.token_ids.tobytes(), dtype=np.int32)
 
 
-def _check_text(value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"text expected, not {type(value).__name__}")
+def _check_texts(*values: object) -> None:
+    for value in values:
+        if value and not isinstance(value, str):
+            raise TypeError(f"text expected, not {type(value).__name__}")

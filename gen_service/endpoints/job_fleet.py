@@ -139,6 +139,7 @@ class JobFleet:
             self.discarded_tokens += attempts.draft.tokens - reading.keep()
             raise
         finally:
+            attempts.draft.let_go()
             self.discarded_tokens += attempts.discarded_tokens
             if self._open.get(sample.sample_id) is cut:
                 del self._open[sample.sample_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,8 @@ from gen_service.endpoints.fleet import Fleet
 from gen_service.endpoints.job_fleet import JobFleet
 from gen_service.endpoints.shares import Share
 from gen_service.endpoints.simulated import Faults, Script, SimulatedServer, SimulationSettings, TokenRate
-from gen_service.errors import RequestRefused
-from gen_service.records import BatchLine, Completion, Message, Prompt, Sample
+from gen_service.errors import EndpointError, RequestRefused
+from gen_service.records import BatchLine, Completion, Message, Partial, Prompt, Sample
 from gen_service.settings import EndpointSettings, PoolSettings, SamplingSettings
 
 Started = Callable[..., contextlib.AbstractAsyncContextManager[list[SimulatedServer]]]
@@ -259,3 +260,37 @@ async def test_two_completions_of_a_line_are_two_answers(started: Started) -> No
         asked = replace(line(), n=2)
         one, two = [await job.complete(sample(0, asked, index)) for index in range(2)]
         assert one.reasoning != two.reasoning
+
+
+def ours(garbage: list[Any]) -> set[str]:
+    return {type(one).__name__ for one in garbage if type(one).__module__.startswith("gen_service.endpoints")}
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(), Faults(cut_body=0.4), Faults(http_500=0.4), Faults(missing_usage=1.0)],
+    ids=("whole", "cut", "refused", "bare"),
+)
+async def test_what_is_over_leaves_nothing_to_the_garbage_collector(started: Started, faults: Faults) -> None:
+    """Thousands of answers in flight make collections of a second each, in which the event loop stands still."""
+    async with started(replace(SLOW, faults=faults), QUICK) as servers, opened(servers, eject_after=1000) as fleet:
+        job = joined(fleet)
+
+        async def ask(number: int) -> None:
+            partials: list[Partial] = []
+            with contextlib.suppress(EndpointError):
+                await job.complete(sample(number), 5 * (number % 2), on_partial=partials.append)
+
+        await ask(0)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await asyncio.gather(*(ask(number) for number in range(1, 25)))
+            gc.collect()
+            assert ours(gc.garbage) == set()
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+            gc.garbage.clear()
+        job.leave()
