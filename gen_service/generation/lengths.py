@@ -31,8 +31,9 @@ _PRECISIONS = (0.01, 4.0)
 _SOURCE_PRECISION = 4.0
 # The first residuals measure the regression's ignorance, not the spread of lengths.
 _WARMING = 8
-# Learned values are worked out anew after an eighth more observations, and at least each so many.
-_SHARE, _MOST_BETWEEN = 8, 256
+# Learned values are worked out anew after a quarter more observations, not before one for each 32 estimates that are
+# asked for then (2 us each), and at least each so many.
+_SHARE, _ESTIMATES, _MOST_BETWEEN = 4, 32, 1024
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class LengthEstimate:
     """Expected completion tokens of a prompt's next sample. Pure and deterministic; each call is O(1).
 
     What was learned of all prompts changes only in `relearn`, so between two calls of it an estimate is monotone in the
-    lengths of the prompt's own answers. Memory: one small record of each prompt that was observed and not forgotten.
+    lengths of the prompt's own answers. Memory: one small record of each prompt that was met and not forgotten.
     An answer that was cut off counts with the tokens it has. Short answers finish first, so early estimates are low;
     they are low of all prompts alike, and only their order counts.
     """
@@ -59,18 +60,20 @@ class LengthEstimate:
         width = len(_PRECISIONS) + MOST_SOURCES
         self._open: dict[str, _Prompt] = {}
         self._columns: dict[str, int] = {}
-        self._information = np.diag([*_PRECISIONS, *[_SOURCE_PRECISION] * MOST_SOURCES])
-        self._moments = np.zeros(width)
+        # Lists: an observation touches nine numbers of them, which in arrays would take 7 us.
+        self._information: list[list[float]] = np.diag([*_PRECISIONS, *[_SOURCE_PRECISION] * MOST_SOURCES]).tolist()
+        self._moments = [0.0] * width
         self._weights = [0.0] * width
         self._within, self._between = _WITHIN, _TOTAL - _WITHIN
         self._sigma, self._siblings = _BELIEF * _WITHIN, float(_BELIEF)
         self._total, self._prompts = _BELIEF * _TOTAL, float(_BELIEF)
         self._count = self._learned = 0
 
-    @property
-    def due(self) -> bool:
-        """Whether enough was observed since the last `relearn` for another to be worth its time."""
-        return self._count - self._learned >= min(_MOST_BETWEEN, max(1, self._learned // _SHARE))
+    def due(self, estimates: int = 0) -> bool:
+        """Whether enough was observed since the last `relearn` for another to be worth its time, and that of so many
+        estimates, which are then to be asked for anew."""
+        wanted = max(1, self._learned // _SHARE, estimates // _ESTIMATES)
+        return self._count - self._learned >= min(_MOST_BETWEEN, wanted)
 
     @property
     def correlation(self) -> float:
@@ -81,8 +84,7 @@ class LengthEstimate:
         """Tokens that the prompt's next sample is expected to take, at least 1. It is the mean of the lognormal,
         exp(mean + variance / 2), and not its median: what is scheduled are tokens, and what is less known may become
         longer."""
-        known = self._open.get(prompt.prompt_id) or self._described(prompt)
-        mean, variance = self._posterior(known)
+        mean, variance = self._posterior(self._opened(prompt))
         return math.exp(min(_LONGEST, max(0.0, mean + (variance + self._within) / 2)))
 
     def observe(self, prompt: Prompt, tokens: int) -> None:
@@ -110,8 +112,8 @@ class LengthEstimate:
     def relearn(self) -> None:
         """Work out the regression and both variances from all that was observed. Takes about 0.1 ms."""
         width = len(_PRECISIONS) + len(self._columns)
-        solved = np.linalg.solve(self._information[:width, :width], self._moments[:width])
-        self._weights[:width] = [float(weight) for weight in solved]
+        solved = np.linalg.solve([row[:width] for row in self._information[:width]], self._moments[:width])
+        self._weights[:width] = solved.tolist()
         self._within = self._sigma / self._siblings
         self._between = max(0.01 * self._within, self._total / self._prompts - self._within)
         self._learned = self._count
@@ -119,14 +121,12 @@ class LengthEstimate:
     def _opened(self, prompt: Prompt) -> _Prompt:
         known = self._open.get(prompt.prompt_id)
         if known is None:
-            known = self._open[prompt.prompt_id] = self._described(prompt)
-            if known.column is None and len(self._columns) < MOST_SOURCES:
-                known.column = self._columns[prompt.source] = len(_PRECISIONS) + len(self._columns)
+            characters = sum(len(message["content"]) for message in prompt.messages)
+            column = self._columns.get(prompt.source)
+            if column is None and len(self._columns) < MOST_SOURCES:
+                column = self._columns[prompt.source] = len(_PRECISIONS) + len(self._columns)
+            known = self._open[prompt.prompt_id] = _Prompt(math.log1p(characters) - _SOME_CHARACTERS, column)
         return known
-
-    def _described(self, prompt: Prompt) -> _Prompt:
-        characters = sum(len(message["content"]) for message in prompt.messages)
-        return _Prompt(math.log1p(characters) - _SOME_CHARACTERS, self._columns.get(prompt.source))
 
     def _prior(self, known: _Prompt) -> float:
         offset = 0.0 if known.column is None else self._weights[known.column]
@@ -162,8 +162,9 @@ class LengthEstimate:
             features.append((known.column, 1 - share))
         for row, value in features:
             self._moments[row] += value * target / variance
+            information = self._information[row]
             for column, other in features:
-                self._information[row, column] += value * other / variance
+                information[column] += value * other / variance
 
 
 def _logarithm(tokens: int) -> float:

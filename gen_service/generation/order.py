@@ -122,7 +122,7 @@ class Order:
             self._lengths.observe(prompt, tokens)
         if known is not None:
             known.under_way = max(0, known.under_way - 1)
-        if self._lengths.due:
+        if self._lengths.due(self.prompts):
             self._relearn()
         elif known is not None and known.unsent:
             self._enter(known)
@@ -196,7 +196,7 @@ class Order:
                 del self._lanes[known.rank]
 
     def _relearn(self) -> None:
-        """Every prompt gets its key anew: about 5 us a prompt, rarer the more was observed."""
+        """Every prompt gets its key anew: about 2 us a prompt, rarer the more there are and the more was observed."""
         self._lengths.relearn()
         for lane in self._lanes.values():
             lane.heap = [self._entry(known) for known in lane.waiting.values()]

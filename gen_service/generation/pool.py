@@ -57,7 +57,7 @@ class Pool(Generic[Item, Result]):
     """Takes items from a source and runs each through `make`, then `deliver`.
 
     Invariants: an item is read from the source only while fewer than `buffer` open ones are not in flight, and fewer
-    than AHEAD wait for a place; it is open until it is delivered, so a slow disk or verifier slows the reading by
+    than AHEAD wait for a place, or begin; it is open until it is delivered, so a slow disk or verifier slows the reading by
     itself. Once made, an item is always delivered: a stop cancels only what is still being made, after the grace. An
     exception from `make` or `deliver` is a bug and ends the pool.
 
@@ -89,7 +89,7 @@ class Pool(Generic[Item, Result]):
         self._buffer = buffer
         self._in_flight = in_flight
         self._waiting = waiting
-        self._open = 0
+        self._open = self._beginning = 0
         self._room = asyncio.Event()
         self._grace_s = grace_s
         self._stop = stop
@@ -118,19 +118,26 @@ class Pool(Generic[Item, Result]):
     async def _feed(self, group: asyncio.TaskGroup, items: AsyncGenerator[Item, None]) -> None:
         async with aclosing(items) as source:
             while not self._stop.asked:
-                while self._open - self._in_flight() >= self._buffer or self._waiting() >= AHEAD:
-                    self._room.clear()
-                    await self._room.wait()
+                await self._wait_for_room()
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
                 self._open += 1
+                self._beginning += 1
                 self._making.add(group.create_task(self._one(item)))
-                # It takes its place, or waits for one, before the next is chosen.
+
+    async def _wait_for_room(self) -> None:
+        while self._open - self._in_flight() >= self._buffer or self._waiting() + self._beginning >= AHEAD:
+            if self._beginning:
+                # Each takes its place, or waits for one, when its task begins.
                 await asyncio.sleep(0)
+            else:
+                self._room.clear()
+                await self._room.wait()
 
     async def _one(self, item: Item) -> None:
+        self._beginning -= 1
         task = asyncio.current_task()
         assert task is not None
         try:

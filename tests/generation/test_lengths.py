@@ -32,7 +32,7 @@ def learned_from(observed: list[tuple[Prompt, int]]) -> LengthEstimate:
     lengths = LengthEstimate()
     for one, tokens in observed:
         lengths.observe(one, tokens)
-        if lengths.due:
+        if lengths.due():
             lengths.relearn()
     lengths.relearn()
     return lengths
@@ -42,7 +42,7 @@ def test_with_nothing_observed_all_are_equal() -> None:
     lengths = LengthEstimate()
     expected = [lengths.expected(prompt(str(size), size, str(size % 3))) for size in range(0, 3000, 100)]
     assert expected == [pytest.approx(2000 * math.exp(0.5))] * 30
-    assert not lengths.due
+    assert not lengths.due()
 
 
 some = st.tuples(st.integers(0, 5), st.integers(0, 400), st.sampled_from("abc"), st.integers(-5, 2**40))
@@ -121,7 +121,7 @@ def test_characters_and_sources_are_learned(seed: int) -> None:
     lengths = learned_from([(one, made[0]) for one, made in synthetic(2000, 1, 0.7, seed)])
 
     def mean(characters: int, source: str) -> float:
-        return math.log(lengths.expected(prompt("new", characters, source))) - 0.9**2 / 2
+        return math.log(lengths.expected(prompt(f"new {characters} {source}", characters, source))) - 0.9**2 / 2
 
     assert mean(300, "sums") == pytest.approx(8.2, abs=0.1)
     assert mean(300, "proofs") - mean(300, "sums") == pytest.approx(0.8, abs=0.15)
@@ -170,7 +170,7 @@ def test_without_features_that_say_anything_the_bound_is_the_siblings_correlatio
 
 def test_a_prompt_that_is_forgotten_has_only_its_features_left() -> None:
     lengths = learned_from([(one, made[0]) for one, made in synthetic(200, 1, 0.7, 1)])
-    before = lengths.expected(prompt("new"))
+    before = lengths.expected(prompt("newer"))
     lengths.observe(prompt("new"), 30_000)
     assert lengths.expected(prompt("new")) > 2 * before
     lengths.forget("new")
@@ -181,16 +181,19 @@ def test_a_prompt_that_is_forgotten_has_only_its_features_left() -> None:
 def test_more_sources_than_have_an_offset_are_no_error() -> None:
     told = [(prompt(str(number), 100, f"source {number % 100}"), 100 + number) for number in range(1000)]
     lengths = learned_from(told)
-    late = [lengths.expected(prompt("new", 100, f"source {number}")) for number in range(MOST_SOURCES, 100)]
+    late = [lengths.expected(prompt(f"new {number}", 100, f"source {number}")) for number in range(MOST_SOURCES, 100)]
     assert len(set(late)) == 1
 
 
-def test_it_is_relearned_often_at_first_and_each_256_observations_later() -> None:
+@pytest.mark.parametrize(
+    ("estimates", "first"), [(0, [1, 2, 3, 4, 5, 6, 7, 8, 10]), (500, [15, 30, 45, 60, 75]), (10**6, [1024])]
+)
+def test_it_is_relearned_often_at_first_where_little_hangs_on_it(estimates: int, first: list[int]) -> None:
     lengths, when = LengthEstimate(), []
-    for number in range(5000):
+    for number in range(20_000):
         lengths.observe(prompt("one"), number)
-        if lengths.due:
+        if lengths.due(estimates):
             lengths.relearn()
             when.append(number + 1)
-    assert when[:9] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert max(after - before for before, after in pairwise(when)) == 256
+    assert when[: len(first)] == first
+    assert max(after - before for before, after in pairwise(when)) == 1024
