@@ -57,9 +57,9 @@ class Pool(Generic[Item, Result]):
     """Takes items from a source and runs each through `make`, then `deliver`.
 
     Invariants: an item is read from the source only while fewer than `buffer` open ones are not in flight, and fewer
-    than AHEAD wait for a place, or begin; it is open until it is delivered, so a slow disk or verifier slows the reading by
-    itself. Once made, an item is always delivered: a stop cancels only what is still being made, after the grace. An
-    exception from `make` or `deliver` is a bug and ends the pool.
+    than AHEAD wait for a place, or begin; it is open until it is delivered, so a slow disk or verifier slows the
+    reading by itself. Once made, an item is always delivered: a stop cancels only what is still being made, after the
+    grace. An exception from `make` or `deliver` is a bug and ends the pool.
 
     Attributes:
         interrupted: items given up because a stop's grace was over.
