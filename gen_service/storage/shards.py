@@ -59,8 +59,9 @@ class ShardWriter:
     """Gathers rows into row groups and parts; all writing happens in one worker thread.
 
     The whole rule: a row group closes at GROUP_ROWS rows or GROUP_BYTES of text and token ids; a part is published
-    at `shard_rows` rows, `shard_s` seconds after its first row, or at `close`. `add` waits while more than
-    QUEUED_GROUPS groups are unwritten, so a slow or full disk slows the caller and memory stays bounded. Every row
+    at `shard_rows` rows, `shard_s` seconds after its first row (the first part of all after `first_s`), or at
+    `close`. `add` waits while more than QUEUED_GROUPS groups are unwritten, so a slow or full disk slows the caller
+    and memory stays bounded. Every row
     added is in exactly one part, and every part is committed once, in the order of its first row. A full disk holds
     the writing thread in the middle of the file until there is room, so nothing is abandoned or written twice.
 
@@ -70,6 +71,7 @@ class ShardWriter:
         sampling: as JSON, for the rows.
         commit: called in the worker thread with each part, when its file is durable, and the rows it holds.
         on_cut: called in the event loop's thread when a part has its last row; the commits come in the same order.
+        first_s: seconds from the first row to the first part, `shard_s` by default.
 
     Attributes:
         committed: what this run has committed so far.
@@ -84,6 +86,7 @@ class ShardWriter:
         space: SpaceWaiter,
         commit: Commit,
         on_cut: Callable[[], None] = _nothing,
+        first_s: float | None = None,
     ) -> None:
         self._destination = destination
         self._settings = settings
@@ -92,6 +95,7 @@ class ShardWriter:
         self._space = space
         self._commit = commit
         self._on_cut = on_cut
+        self._shard_s = settings.shard_s if first_s is None else first_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._queued: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
@@ -129,7 +133,8 @@ class ShardWriter:
         self._part_rows += 1
         self._added += 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._settings.shard_s, self.cut)
+            self._timer = asyncio.get_running_loop().call_later(self._shard_s, self.cut)
+            self._shard_s = self._settings.shard_s
         if self._part_rows >= self._settings.shard_rows:
             self.cut()
         elif len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
@@ -244,7 +249,7 @@ class OpenPart:
         self._completion_tokens = 0
         self._sink = PartFile(path, space)
         self._writer = pq.ParquetWriter(
-            self._sink,
+            self._sink.stream,
             SCHEMA,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
@@ -265,6 +270,7 @@ class OpenPart:
     def close(self) -> Part:
         """Finish the file and make its bytes durable."""
         self._writer.close()
+        self._sink.stream.flush()
         self._sink.sync()
         self._sink.close()
         return Part(

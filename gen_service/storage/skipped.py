@@ -126,7 +126,9 @@ class SkipWriter:
         staged = self._destination.staging(name)
         file = PartFile(staged, self._space)
         try:
-            pq.write_table(_table(self._job_id, rows), file, compression="zstd", use_dictionary=_REPEATED_COLUMNS)
+            table = _table(self._job_id, rows)
+            pq.write_table(table, file.stream, compression="zstd", use_dictionary=_REPEATED_COLUMNS)
+            file.stream.flush()
             file.sync()
             file.close()
         except BaseException:

@@ -171,7 +171,7 @@ class _OpenPart:
         self._group: list[tuple[AnsweredRow, Verdict]] = []
         self._file = PartFile(path, space)
         self._writer = pq.ParquetWriter(
-            self._file,
+            self._file.stream,
             SCHEMA,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
@@ -190,6 +190,7 @@ class _OpenPart:
         """Finish the file and make its bytes durable."""
         self._write_group()
         self._writer.close()
+        self._file.stream.flush()
         self._file.sync()
         self._file.close()
         size, digest = self._file.tell(), self._file.sha256.hexdigest()

@@ -226,6 +226,31 @@ async def test_a_part_is_published_in_time_even_if_no_row_follows(
         assert len(traces.part_files(f"{output.path}/job")) == 1
 
 
+async def test_jobs_that_begin_together_do_not_publish_together(
+    output: OutputSettings, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred threads that encode at once keep the interpreter from the event loop for half a second."""
+    loop, waits = asyncio.get_running_loop(), []
+    call_later = loop.call_later
+
+    def recorded(delay: float, callback: Callable[..., Any], *arguments: Any) -> asyncio.TimerHandle:
+        if getattr(callback, "__name__", "") == "cut":
+            waits.append(delay)
+        return call_later(delay, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+    settings = output.model_copy(update={"shard_s": 100.0})
+    for number in range(8):
+        async with open_job_folder(settings, f"job-{number}", {}, {"n": 1}, "{}", str) as job:
+            await _record_and_publish(job, make_trace(2 * number))
+            await job.flush()
+            await _record_and_publish(job, make_trace(2 * number + 1))
+    first, later = waits[::2], waits[1::2]
+    assert all(50 <= wait <= 100 for wait in first)
+    assert max(first) - min(first) > 20
+    assert later == [100.0] * 8
+
+
 async def test_a_part_that_no_manifest_names_is_deleted_and_never_read(
     open_job: Open, output: OutputSettings, make_trace: MakeTrace
 ) -> None:

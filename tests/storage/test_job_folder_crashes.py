@@ -188,7 +188,7 @@ def test_every_sample_ends_in_exactly_one_row_whatever_crashes(
 
 def test_a_crash_at_each_change_in_turn_loses_nothing(quick_disk: Path, make_trace: MakeTrace) -> None:
     crashes = 0
-    for at in range(1, 300, 7):
+    for at in range(1, 300, 3):
         life = Life(quick_disk / str(at), make_trace)
         life.folder.mkdir(parents=True)
         plan = Run(at, 1.0, frozenset(range(0, SAMPLES, 2)), frozenset({2, 3}), frozenset({6, 7, 8, 20}), at % 2 == 0)
