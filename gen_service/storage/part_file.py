@@ -12,17 +12,12 @@ import pyarrow as pa
 
 from gen_service.storage.disk_space import SpaceWaiter, sync_file, write_at
 
-BUFFER_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = 256 * 1024
 
 
 class PartFile(io.RawIOBase):
-    """A file that Parquet is written to: waits for room on a full disk, and hashes what it takes.
-
-    Attributes:
-        stream: what Arrow writes to; to be flushed before `sync`. It gathers Arrow's small writes, a hundred for the
-            smallest part: each would take the interpreter from the event loop, and where many jobs publish at once,
-            wait for it.
-    """
+    """A file that Parquet is written to, through `arrow_stream`: waits for room on a full disk, and hashes what it
+    takes."""
 
     def __init__(self, path: Path, space: SpaceWaiter) -> None:
         self.sha256 = hashlib.sha256()
@@ -31,7 +26,6 @@ class PartFile(io.RawIOBase):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._descriptor = space.write(str(path), lambda: os.open(path, flags, 0o644))
         self._size = 0
-        self.stream = pa.BufferedOutputStream(pa.PythonFile(self, mode="w"), BUFFER_BYTES)
 
     def writable(self) -> bool:
         return True
@@ -55,3 +49,12 @@ class PartFile(io.RawIOBase):
         if not self.closed:
             os.close(self._descriptor)
         super().close()
+
+
+def arrow_stream(file: PartFile) -> pa.NativeFile:
+    """What Arrow writes to, to be flushed before the file's `sync`.
+
+    It gathers Arrow's small writes, a hundred for the smallest part: each would take the interpreter from the event
+    loop, and wait for it where many jobs publish at once. Not to be held by the file, which would live for ever.
+    """
+    return pa.BufferedOutputStream(pa.PythonFile(file, mode="w"), BUFFER_BYTES)

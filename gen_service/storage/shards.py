@@ -22,7 +22,7 @@ from gen_service.storage.destination import Destination
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.frames import JournalPosition
 from gen_service.storage.manifest import Part
-from gen_service.storage.part_file import PartFile
+from gen_service.storage.part_file import PartFile, arrow_stream
 from gen_service.storage.schema import SCHEMA, to_table
 
 GROUP_ROWS = 256
@@ -248,8 +248,9 @@ class OpenPart:
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._sink = PartFile(path, space)
+        self._stream = arrow_stream(self._sink)
         self._writer = pq.ParquetWriter(
-            self._sink.stream,
+            self._stream,
             SCHEMA,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
@@ -270,7 +271,7 @@ class OpenPart:
     def close(self) -> Part:
         """Finish the file and make its bytes durable."""
         self._writer.close()
-        self._sink.stream.flush()
+        self._stream.flush()
         self._sink.sync()
         self._sink.close()
         return Part(
@@ -285,9 +286,9 @@ class OpenPart:
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        with contextlib.suppress(StorageError, OSError):
-            self._writer.close()
-        self._sink.close()
+        for file in (self._writer, self._stream, self._sink):
+            with contextlib.suppress(StorageError, OSError, ValueError):
+                file.close()
         self.path.unlink(missing_ok=True)
 
 

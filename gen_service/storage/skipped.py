@@ -19,7 +19,7 @@ from gen_service.storage.arrow_arrays import array_of
 from gen_service.storage.destination import Destination, open_destination
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.manifest import SKIPPED_FOLDER, SkippedPart
-from gen_service.storage.part_file import PartFile
+from gen_service.storage.part_file import PartFile, arrow_stream
 from gen_service.storage.part_reader import open_part
 from gen_service.storage.surrogates import scrub
 
@@ -126,9 +126,9 @@ class SkipWriter:
         staged = self._destination.staging(name)
         file = PartFile(staged, self._space)
         try:
-            table = _table(self._job_id, rows)
-            pq.write_table(table, file.stream, compression="zstd", use_dictionary=_REPEATED_COLUMNS)
-            file.stream.flush()
+            table, stream = _table(self._job_id, rows), arrow_stream(file)
+            pq.write_table(table, stream, compression="zstd", use_dictionary=_REPEATED_COLUMNS)
+            stream.flush()
             file.sync()
             file.close()
         except BaseException:

@@ -26,7 +26,7 @@ from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.job_lock import JobLock
 from gen_service.storage.job_spec import check_identity, write_job
 from gen_service.storage.manifest import Manifest, Part
-from gen_service.storage.part_file import PartFile
+from gen_service.storage.part_file import PartFile, arrow_stream
 from gen_service.storage.shards import COMPRESSION_LEVEL
 from gen_service.storage.surrogates import scrub
 from gen_service.storage.verdicts import SCHEMA, VerdictSet, row_numbers
@@ -170,8 +170,9 @@ class _OpenPart:
         self._outcomes: Counter[str] = Counter()
         self._group: list[tuple[AnsweredRow, Verdict]] = []
         self._file = PartFile(path, space)
+        self._stream = arrow_stream(self._file)
         self._writer = pq.ParquetWriter(
-            self._file.stream,
+            self._stream,
             SCHEMA,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
@@ -190,7 +191,7 @@ class _OpenPart:
         """Finish the file and make its bytes durable."""
         self._write_group()
         self._writer.close()
-        self._file.stream.flush()
+        self._stream.flush()
         self._file.sync()
         self._file.close()
         size, digest = self._file.tell(), self._file.sha256.hexdigest()
@@ -198,9 +199,9 @@ class _OpenPart:
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        with contextlib.suppress(StorageError, OSError):
-            self._writer.close()
-        self._file.close()
+        for file in (self._writer, self._stream, self._file):
+            with contextlib.suppress(StorageError, OSError, ValueError):
+                file.close()
         self.path.unlink(missing_ok=True)
 
     def _write_group(self) -> None:
