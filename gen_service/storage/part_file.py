@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gen_service.storage.disk_space import SpaceWaiter, sync_file, write_at
 
-BUFFER_BYTES: Final = 256 * 1024
+BUFFER_BYTES: Final = 64 * 1024
 
 
 class PartFile(io.RawIOBase):

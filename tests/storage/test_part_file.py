@@ -15,7 +15,7 @@ import pytest
 from gen_service.storage.disk_space import SpaceWaiter
 from gen_service.storage.part_file import BUFFER_BYTES, PartFile, arrow_stream
 
-TABLE = pa.table({f"column {number}": [f"{number} {row}" for row in range(100)] for number in range(20)})
+TABLE = pa.table({f"column {number}": [f"{number} {row}" for row in range(100)] for number in range(10)})
 
 
 def _never(_: str) -> None:
