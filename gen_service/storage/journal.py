@@ -20,12 +20,15 @@ GROUP_ROWS = 256
 GROUP_BYTES = 4 * 1024 * 1024
 GATHER_S = 0.05
 SEGMENT_BYTES = 256 * 1024 * 1024
+# Of all journals of the process. A thread for each of 200 jobs would be 200 that want the interpreter, and a disk
+# takes few syncs at once; where it is slow, groups grow.
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="journal")
 
 _Waiting = tuple[Trace, int, "asyncio.Future[JournalPosition]"]
 
 
 class Journal:
-    """Durable, append-only rows on a local disk, written in groups by one thread.
+    """Durable, append-only rows on a local disk, written in groups, one at a time, by a few threads for all journals.
 
     The whole rule of a group: it is written when the one before it is durable and either that one was begun GATHER_S
     ago, or GROUP_ROWS rows or GROUP_BYTES wait. So a lone row is written at once, and a stream of rows costs at most
@@ -70,7 +73,6 @@ class Journal:
         self._bytes |= {number: segments.segment_path(folder, number).stat().st_size for number in self._earlier}
         self._next_number = max([0, covered.segment, *self._earlier]) + 1
         self._segment: segments.SegmentWriter | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._writing = 0
@@ -134,7 +136,6 @@ class Journal:
             else:
                 await asyncio.wait({self._written})
         self._failure = self._failure or StorageError("it is closed")
-        await asyncio.to_thread(self._thread.shutdown)
         if self._segment is not None:
             self._segment.close()
             self._segment = None
@@ -160,7 +161,7 @@ class Journal:
         group = self._take_group()
         self._writing = len(group)
         self._written = loop.create_future()
-        self._thread.submit(self._write_group, loop, group)
+        _THREADS.submit(self._write_group, loop, group)
 
     def _take_group(self) -> list[_Waiting]:
         rows, size = 0, 0
@@ -172,7 +173,7 @@ class Journal:
         return [self._waiting.popleft() for _ in range(rows)]
 
     def _write_group(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> None:
-        """Runs in the journal's thread."""
+        """Runs in one of the threads."""
         result: list[JournalPosition] | BaseException
         try:
             result = self._commit([codec.encode(trace) for trace, _, _ in group])
