@@ -153,7 +153,7 @@ class Client:
         if response.headers.get("Content-Type", "").startswith("application/json"):
             take_event(url, await read_at_most(url, response), draft)
             return
-        loop, stall_s = asyncio.get_running_loop(), self._settings.stall_s
+        loop, stall_s, slack_s = asyncio.get_running_loop(), self._settings.stall_s, self._settings.stall_s / 10
         rest, done = b"", False
         async for piece in response.content.iter_any():
             *lines, rest = (rest + piece if rest else piece).split(b"\n")
@@ -174,9 +174,9 @@ class Client:
             if progressed:
                 now = loop.time()
                 draft.came(now)
-                until = min(now + stall_s, wall_at)
-                # A timer for every piece would cost more than reading it: each may end a hundredth early.
-                if not done and abs(until - (deadline.when() or 0.0)) > stall_s / 100:
+                # A timer for every piece would cost as much as reading it: a stall may be noticed a tenth late.
+                until = min(now + stall_s + slack_s, wall_at)
+                if not done and abs(until - (deadline.when() or 0.0)) > slack_s:
                     deadline.reschedule(until)
 
     def _timed_out(self, url: str, error: TimeoutError, wall_at: float) -> EndpointError:
