@@ -28,6 +28,7 @@ import aiohttp
 import psutil
 
 from benchmarks.figures import Figure, Target, counted
+from benchmarks.measurement import Steal
 from benchmarks.servers import simulated_servers
 from benchmarks.workload import SEED, sums_spec, write_sums
 from gen_service.endpoints.readings import Readings, readings_of
@@ -132,10 +133,11 @@ async def _run(size: Size, folder: Path, servers: Servers) -> dict[str, Any]:
     pool = {"in_flight": size.in_flight, "per_server": -(-size.in_flight // size.servers), "limit": "fixed"}
     spec = sums_spec(folder, prompts, servers.urls, samples=SAMPLES_A_PROMPT, pool=pool)
     given = {"spec": spec.model_dump(mode="json", exclude={"endpoints": {"api_key"}}), "slots": size.in_flight}
-    before = servers.cpu_s()
+    before, steal = servers.cpu_s(), Steal()
     job = await _job(given, servers)
     cpu_share = (servers.cpu_s() - before) / job["wall_s"]
-    return report(size, job, servers, await servers.look(), cpu_share)
+    machine = {"cores": os.cpu_count(), "stolen_by_the_host_share": steal.share()}
+    return report(size, job, servers, await servers.look(), cpu_share) | {"machine": machine}
 
 
 async def _job(given: dict[str, Any], servers: Servers) -> dict[str, Any]:
@@ -184,7 +186,6 @@ def report(
     return {
         "benchmark": NAME,
         "size": asdict(size),
-        "cores": os.cpu_count(),
         "controller": {**job, "verification_cpu_share": sum(servers.verification_cpu_s.values()) / job["wall_s"]},
         "servers": {
             "cpu_share": cpu_share,

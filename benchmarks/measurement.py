@@ -75,3 +75,23 @@ def _cpu_s() -> float:
 def _children_cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+class Steal:
+    """Measures, from its making to `share`, what a virtual machine's host took of its processors for others."""
+
+    def __init__(self) -> None:
+        self._stolen_s, self._wanted_s = _stolen_and_wanted_s()
+
+    def share(self) -> float:
+        """Of the processor time that was wanted, in [0, 1]: where it is large, what was measured is late by it."""
+        stolen_s, wanted_s = _stolen_and_wanted_s()
+        return (stolen_s - self._stolen_s) / max(wanted_s - self._wanted_s, 1e-9)
+
+
+def _stolen_and_wanted_s() -> tuple[float, float]:
+    times = psutil.cpu_times()._asdict()
+    unused = times["idle"] + times.get("iowait", 0.0)
+    # Linux counts a guest's time in user and nice, too.
+    doubled = times.get("guest", 0.0) + times.get("guest_nice", 0.0)
+    return times.get("steal", 0.0), sum(times.values()) - unused - doubled

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.figures import Figure, Target, counted, show
+from benchmarks.measurement import Steal
 from benchmarks.servers import simulated_servers
 from benchmarks.service_process import running_service, service_settings
 from benchmarks.service_readings import Lag, Memory, read_lag, watch_memory
@@ -84,6 +85,7 @@ class Run:
     memory: Memory = field(default_factory=Memory)
     submit_s: float = 0.0
     wall_s: float = 0.0
+    stolen: float = 0.0
 
 
 def measure(size: Size) -> list[Figure]:
@@ -136,12 +138,14 @@ async def _run(size: Size, folder: Path, urls: Sequence[str]) -> Run:
     keys = await _keys(data)
     slots = {"fleet__in_flight": str(size.slots * size.servers), "fleet__per_server": str(size.slots)}
     settings = service_settings(urls, data, **slots, quotas__active_jobs=str(size.jobs + 1))
+    steal = Steal()
     with running_service(settings, folder / "service.log") as service:
         async with _clients(service.url, keys) as clients:
             async with watch_memory(service.child.pid, run.memory):
                 await _submitted(run, clients, folder)
                 await _ended(size, run, clients)
             run.lag = await read_lag(service.url, keys["small"])
+    run.stolen = steal.share()
     return run
 
 
@@ -231,6 +235,7 @@ def _figures(size: Size, run: Run) -> list[Figure]:
         counted(NAME, "event loop lag, largest", "s", [lag.most_s]),
         *run.memory.figures(NAME),
         *_slot_figures(size, run),
+        counted(NAME, "processor time that the machine's host took", "share", [run.stolen]),
     ]
 
 
