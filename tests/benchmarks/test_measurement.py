@@ -10,7 +10,7 @@ import pytest
 from benchmarks.measurement import Steal
 
 LINUX = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
-Linux, Mac = namedtuple("Linux", LINUX), namedtuple("Mac", LINUX[:4])  # noqa: PYI024
+Linux, Mac = namedtuple("Linux", LINUX), namedtuple("Mac", LINUX[:4])
 
 
 def test_the_share_is_of_what_was_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
