@@ -20,9 +20,9 @@ GROUP_ROWS = 256
 GROUP_BYTES = 4 * 1024 * 1024
 GATHER_S = 0.05
 SEGMENT_BYTES = 256 * 1024 * 1024
-# Of all journals of the process. A thread for each of 200 jobs would be 200 that want the interpreter, and a disk
-# takes few syncs at once; where it is slow, groups grow.
-_THREADS = ThreadPoolExecutor(4, thread_name_prefix="journal")
+# Of all journals of the process: there are as many as write at once, a few, where one for each of 200 jobs would be
+# 200 that want the interpreter. On a full disk each journal holds one.
+_THREADS = ThreadPoolExecutor(256, thread_name_prefix="journal")
 
 _Waiting = tuple[Trace, int, "asyncio.Future[JournalPosition]"]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -219,6 +220,45 @@ async def test_a_full_disk_fails_rows_only_after_giving_up(
         await task
     await journal.close()
     assert _numbers(_open(tmp_path)) == [0]
+
+
+async def test_journals_that_wait_for_room_hold_up_no_other(
+    tmp_path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share threads, and a job that is cancelled must end though its disk is full."""
+    freed, pwrite = threading.Event(), os.pwrite
+    paused = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def write(descriptor: int, data: bytes, offset: int) -> int:
+        if not freed.is_set() and "full" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, data, offset)
+
+    def space(wait: Callable[[float], object] | None) -> SpaceWaiter:
+        return SpaceWaiter(lambda _: loop.call_soon_threadsafe(paused.release) and None, lambda _: None, wait)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    waiting = [_open(tmp_path / f"full-{number}", space(lambda _: freed.wait())) for number in range(40)]
+    rows = [asyncio.ensure_future(journal.append(make_trace(0))) for journal in waiting]
+    ending = space(None)
+    cancelled = _open(tmp_path / "full-cancelled", ending)
+    lost = asyncio.ensure_future(cancelled.append(make_trace(0)))
+    for _ in range(41):
+        await paused.acquire()
+    well = _open(tmp_path / "well")
+    await well.append(make_trace(0))
+    ending.give_up()
+    with pytest.raises(StorageError, match="No space left"):
+        await lost
+    assert not any(row.done() for row in rows)
+    freed.set()
+    await asyncio.gather(*rows)
+    for journal in (*waiting, cancelled, well):
+        await journal.close()
+    assert [_numbers(_open(tmp_path / name)) for name in ("full-0", "full-39", "full-cancelled", "well")] == [
+        *([0], [0], [], [0])
+    ]
 
 
 async def test_a_failing_disk_fails_every_row_and_the_acknowledged_ones_stay(
