@@ -61,9 +61,9 @@ class ShardWriter:
     The whole rule: a row group closes at GROUP_ROWS rows or GROUP_BYTES of text and token ids; a part is published
     at `shard_rows` rows, `shard_s` seconds after its first row (the first part of all after `first_s`), or at
     `close`. `add` waits while more than QUEUED_GROUPS groups are unwritten, so a slow or full disk slows the caller
-    and memory stays bounded. Every row
-    added is in exactly one part, and every part is committed once, in the order of its first row. A full disk holds
-    the writing thread in the middle of the file until there is room, so nothing is abandoned or written twice.
+    and memory stays bounded. Every row added is in exactly one part, and every part is committed once, in the order of
+    its first row. A full disk holds the writing thread in the middle of the file until there is room, so nothing is
+    abandoned or written twice.
 
     Args:
         destination: where the parts go.

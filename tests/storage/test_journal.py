@@ -244,15 +244,19 @@ async def test_journals_that_wait_for_room_hold_up_no_other(
     ending = space(None)
     cancelled = _open(tmp_path / "full-cancelled", ending)
     lost = asyncio.ensure_future(cancelled.append(make_trace(0)))
-    for _ in range(41):
-        await paused.acquire()
     well = _open(tmp_path / "well")
-    await well.append(make_trace(0))
-    ending.give_up()
-    with pytest.raises(StorageError, match="No space left"):
-        await lost
-    assert not any(row.done() for row in rows)
-    freed.set()
+    try:
+        async with asyncio.timeout(60):
+            for _ in range(41):
+                await paused.acquire()
+            await well.append(make_trace(0))
+            ending.give_up()
+            with pytest.raises(StorageError, match="No space left"):
+                await lost
+        assert not any(row.done() for row in rows)
+    finally:
+        # Threads that wait would else keep the process.
+        freed.set()
     await asyncio.gather(*rows)
     for journal in (*waiting, cancelled, well):
         await journal.close()
