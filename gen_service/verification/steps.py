@@ -15,6 +15,7 @@ EMPTY_GOLD = "the gold is empty"
 _NO_ANSWER = "no final answer in the text"
 _AT_THE_LIMIT = "the token limit came before a final answer"
 _NOT_NEEDED = "cut off before a final answer: the sample was not needed any more"
+_NEVER_CLOSED = "the thinking was opened and never closed"
 _THINK_OPEN = "<think>"
 _THINK_CLOSE = "</think>"
 
@@ -82,7 +83,7 @@ def _text(content: str, finish_reason: str) -> Reading:
 
 
 def _truncated(how: How, finish_reason: str) -> Reading:
-    missing = _NOT_NEEDED if finish_reason == CANCELLED else _AT_THE_LIMIT
+    missing = {CANCELLED: _NOT_NEEDED, "length": _AT_THE_LIMIT}.get(finish_reason, _NEVER_CLOSED)
     return Reading("truncated", "", None, None, how, missing)
 
 

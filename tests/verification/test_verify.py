@@ -62,6 +62,13 @@ async def test_a_sample_cut_in_flight_is_truncated_and_the_reason_says_so(kind: 
     assert limited.reason == "the token limit came before a final answer"
 
 
+@pytest.mark.parametrize("kind", ["math", "exact"])
+async def test_thinking_that_is_never_closed_is_not_put_down_to_the_token_limit(kind: str) -> None:
+    async with Verifier(SETTINGS.model_copy(update={"kind": kind})) as verifier:
+        verdict = await verifier.verify(trace(r"<think> so \boxed{4}", finish="stop"))
+    assert (verdict.outcome, verdict.reason) == ("truncated", "the thinking was opened and never closed")
+
+
 async def test_verification_off_is_unverified() -> None:
     async with Verifier(VerificationSettings(enabled=False)) as off:
         assert (await off.verify(trace(r"\boxed{4}"))).outcome == "unverified"
