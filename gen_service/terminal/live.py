@@ -20,7 +20,7 @@ COLOURS = {"correct": "green", "incorrect": "yellow", "error": "red"}
 
 
 class JobView:
-    """Shows one job until closed. Use as an async context manager around the job.
+    """Shows one job at a time until closed. Use as an async context manager around the jobs.
 
     Args:
         console: where to; a live view when it is a terminal, else a line every 10 s.
@@ -34,8 +34,8 @@ class JobView:
         self._task: asyncio.Task[None] | None = None
 
     def show(self, running: RunningJob) -> None:
-        """The job to show."""
-        self._running = running
+        """The job to show, instead of the one before."""
+        self._running, self._rates = running, Rates()
         self._rates.at(asyncio.get_running_loop().time(), running.progress)
 
     def notice(self, words: str) -> None:

@@ -12,6 +12,7 @@ from gen_service.jobs.job import make_spec
 from gen_service.jobs.rates import Rates
 from gen_service.jobs.runner import RunningJob
 from gen_service.storage.manifest import PublishedCounts
+from gen_service.terminal import live
 from gen_service.terminal.live import JobView, duration, line, view
 
 SPEC = make_spec({"prompts": "x.jsonl", "endpoints": "http://127.0.0.1:1"})
@@ -51,3 +52,16 @@ async def test_a_view_closes_without_a_task_left(is_terminal: bool) -> None:
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert "ejected http://a: [bold] words" in console.export_text()
+
+
+async def test_the_rates_of_a_job_begin_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINE_S", 0.0)
+    console = Console(record=True, width=160)
+    first, second = running(), running()
+    first.progress.published, first.progress.completion_tokens = 5000, 90_000
+    async with JobView(console) as shown:
+        shown.show(first)
+        shown.show(second)
+        while "samples" not in console.export_text(clear=False):
+            await asyncio.sleep(0)
+    assert "0.0 traces/s  0 tokens/s" in console.export_text().splitlines()[0]
