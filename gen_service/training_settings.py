@@ -114,7 +114,10 @@ class RunSettings(Section):
 
 
 class RewardFunctionSettings(Section):
-    """One reward function and its weight in the sum; `options` are its own."""
+    """One reward function and its weight in the sum; `options` are its own.
+
+    `name` is one of ours, or `module:function`. Each is called on made-up responses before training, at each start.
+    """
 
     name: str
     weight: float = 1.0

@@ -16,7 +16,8 @@ from pathlib import Path
 from gen_service.training.grpo_prompts import check_golds, read_prompts
 from gen_service.training.grpo_spec import GrpoSpec
 from gen_service.training.judge import Judge
-from gen_service.training.rewards import build
+from gen_service.training.reward_trial import try_rewards
+from gen_service.training.rewards import needs_verdict
 from gen_service.training.rollout import RolloutSource
 from gen_service.training.run_record import RunRecord
 
@@ -45,22 +46,24 @@ def train_grpo(
     """Train through all stages, from the newest whole checkpoint where there is one.
 
     The same spec goes on with a run that was killed. In a process group (`accelerate launch`) each process calls this.
+    Before anything else each reward function is tried on made-up responses, at each start (`reward_trial`).
 
     Args:
         on_notice: told in the main process what happens, a line each.
         source: where rollouts come from, over `spec.rollouts`; it stays open.
 
     Raises:
-        SpecError: the spec asks for what cannot be done, or its golds cannot be graded; nothing was trained.
+        SpecError: the spec asks for what cannot be done, its golds cannot be graded, or a reward function
+            fails when it is tried; nothing was trained.
         TrainingError: the run cannot go on: no response has a reward, or servers have other weights than they were
             brought.
         JobLocked: another process trains this run.
         StorageError: the record or a checkpoint cannot be read.
     """
     prompts = read_prompts(spec.prompts)
-    functions = build(spec.rewards, spec.unanswered, spec.max_tokens)
-    if any(function.needs_verdict for function in functions):
+    if any(needs_verdict(one.name) for one in spec.rewards):
         check_golds(spec.prompts.path, prompts.prompts, spec.verification)
+    try_rewards(spec, prompts.prompts)
     # What is heavy is imported when all that can be told without it is right.
     import torch
 

@@ -175,7 +175,8 @@ def prompts_per_step_of(spec: GrpoSpec, stage: StageSettings) -> int:
 
 
 def _check_rewards(spec: GrpoSpec) -> None:
-    functions = build(spec.rewards, spec.unanswered, spec.max_tokens)
+    for stage in stages_of(spec, 1):  # each: options may fit the lengths of one and not those of another
+        functions = build(spec.rewards, spec.unanswered, stage.max_tokens)
     name, times = Counter(function.__name__ for function in functions).most_common(1)[0]
     if times > 1:
         raise SpecError("rewards", name, "each reward function once")

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 
 from gen_service.errors import TrainingError
-from gen_service.records import Prompt
+from gen_service.records import Prompt, Verdict
 from gen_service.storage.destination import LocalFolder
 from gen_service.training.grpo_measures import Sampled, completion_rows, measures, sampled
 from gen_service.training.grpo_prompts import prompt_row
@@ -27,7 +27,7 @@ from gen_service.training.judge import Judge
 from gen_service.training.prompt_order import others
 from gen_service.training.rewards import RewardFunction
 from gen_service.training.rollout import FAILED
-from gen_service.training.scoring import Row, Scored, filled, score
+from gen_service.training.scoring import Response, Row, Scored, calls, filled, response_row, score
 from gen_service.training.stages import Progress, to_plain
 from gen_service.training.trl_trainer import GRPOTrainer
 from gen_service.verification.verify import Answered
@@ -176,28 +176,28 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
     def _scored(self, inputs: list[Row]) -> Scored:
         """Sample a response for each row, and reward it."""
         ids, sampled_ids, _, completions, logprobs, extra, *_ = super()._generate([row["prompt"] for row in inputs])
-        rows: list[Row] = []
-        for place, row in enumerate(inputs):
+        responses = []
+        for place in range(len(inputs)):
             told = {name: values[place] for name, values in extra.items()}
             if not told:
                 told = self._texts.row(ids[place], sampled_ids[place])
                 told |= {"version": self.state.global_step, "endpoint": ""}
             drawn = {"prompt_ids": ids[place], "completion_ids": sampled_ids[place], "completion": completions[place]}
-            rows.append(row | drawn | told | {"logprobs": None if logprobs is None else logprobs[place]})
-        self._judge(rows)
-        calls = {"trainer_state": self.state, "log_metric": self._log_metric, "log_extra": lambda *_: None}
-        rewards = score(self._parts.functions, rows, calls, self._is_left_out)
+            responses.append(Response(**drawn, **told, logprobs=None if logprobs is None else logprobs[place]))
+        verdicts = self._verdicts(inputs, responses)
+        rows = [response_row(*one) for one in zip(inputs, responses, verdicts, strict=True)]
+        rewards = score(self._parts.functions, rows, calls(self.state, self._log_metric), self._is_left_out)
         by, names = self._parts.spec.filtering.by, [function.__name__ for function in self._parts.functions]
         return Scored(self.num_generations, rows, rewards, self._weights, None if by is None else names.index(by))
 
-    def _judge(self, rows: list[Row]) -> None:
-        """Put a verdict into each row."""
-        answered = [Answered(row["answer"], row["reasoning"], row["content"], row["finish_reason"]) for row in rows]
-        verdicts = self._parts.judge.verdicts(answered) if self._parts.judge is not None else [None] * len(rows)
-        for row, verdict in zip(rows, verdicts, strict=True):
-            row["verdict"] = verdict.outcome if verdict is not None else "unverified"
-            row["verdict_reason"] = verdict.reason if verdict is not None else ""
-            row["extracted"] = verdict.extracted if verdict is not None else None
+    def _verdicts(self, inputs: list[Row], responses: list[Response]) -> Sequence[Verdict | None]:
+        """A verdict on each response; None where nothing is verified."""
+        if self._parts.judge is None:
+            return [None] * len(responses)
+        pairs = zip(inputs, responses, strict=True)
+        return self._parts.judge.verdicts(
+            [Answered(row["answer"], one.reasoning, one.content, one.finish_reason) for row, one in pairs]
+        )
 
     def _is_left_out(self, row: Row) -> bool:
         """Whether there is nothing to learn from: no server could make it, or its weights are older than was agreed."""

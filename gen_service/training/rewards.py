@@ -2,7 +2,8 @@
 
 TRL calls each with keyword arguments of one value a response, and takes one reward a response, None for none. Ours use
 `verdict`, `finish_reason`, `reasoning`, `content`, `completion_ids` and `prompt_id`; a user's own gets all of these,
-TRL's `prompts` and `completions`, and the prompt's `answer` and `source`.
+TRL's `prompts` and `completions`, and the prompt's `answer` and `source`; `scoring.response_row` has all columns. It is
+tried on made-up responses before training (`reward_trial`).
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class RewardFunction:
         needs_verdict: whether it asks if the answer is right.
     """
 
-    def __init__(self, name: str, weight: float, needs_verdict: bool, function: Callable[..., Rewards]) -> None:
+    def __init__(self, name: str, weight: float, needs_verdict: bool, function: Callable[..., Any]) -> None:
         self.__name__ = name
         self.weight = weight
         self.needs_verdict = needs_verdict
         self._function = function
 
-    def __call__(self, **columns: Any) -> Rewards:
+    def __call__(self, **columns: Any) -> Any:
+        """Whatever the function gives: one that is not ours may give anything, which `scoring.values_of` looks at."""
         return self._function(**columns)
 
 
@@ -53,6 +55,11 @@ def build(settings: Sequence[RewardFunctionSettings], policy: RewardSettings, ma
         SpecError: no such function, or it does not take such options.
     """
     return [_made(index, one, policy, max_tokens) for index, one in enumerate(settings)]
+
+
+def needs_verdict(name: str) -> bool:
+    """Whether the reward function of this name asks if the answer is right."""
+    return name in _OURS and _OURS[name][1]
 
 
 def _made(index: int, one: RewardFunctionSettings, policy: RewardSettings, max_tokens: int) -> RewardFunction:
@@ -71,7 +78,7 @@ def _made(index: int, one: RewardFunctionSettings, policy: RewardSettings, max_t
     return RewardFunction(one.name, one.weight, needs_verdict, function)
 
 
-def _users_own(place: str, one: RewardFunctionSettings) -> Callable[..., Rewards]:
+def _users_own(place: str, one: RewardFunctionSettings) -> Callable[..., Any]:
     module, _, name = one.name.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -79,7 +86,7 @@ def _users_own(place: str, one: RewardFunctionSettings) -> Callable[..., Rewards
         raise SpecError(f"{place}.name", one.name, f"a function that can be imported ({error})") from error
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise SpecError(f"{place}.name", one.name, "a plain function")
-    return lambda **columns: list(function(**columns, **one.options))
+    return lambda **columns: function(**columns, **one.options)
 
 
 def _options(maker: _Maker) -> str:

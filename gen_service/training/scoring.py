@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from gen_service.errors import TrainingError
+from gen_service.records import Verdict
 from gen_service.training.rewards import RewardFunction
 from gen_service.training.variance import Mask, Rewards, informative, weighted
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What was sampled for a row, as TRL and `rollout.Rollout` have it; `completion` is a list of one message."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    completion: Any
+    logprobs: list[float] | None
+    finish_reason: str
+    reasoning: str | None
+    content: str
+    version: int
+    endpoint: str
+
+
+def response_row(prompt: Row, response: Response, verdict: Verdict | None) -> Row:
+    """A response with all that is known of it: what reward functions get, and what the completions show.
+
+    Args:
+        prompt: the prompt's columns, as `grpo_prompts.prompt_row` gives them.
+        verdict: None where nothing is verified.
+    """
+    judged = {
+        "verdict": verdict.outcome if verdict is not None else "unverified",
+        "verdict_reason": verdict.reason if verdict is not None else "",
+        "extracted": verdict.extracted if verdict is not None else None,
+    }
+    return prompt | {one.name: getattr(response, one.name) for one in fields(response)} | judged
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as reward functions get them: by column, with `prompts` and `completions` as TRL names them."""
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["prompts"], columns["completions"] = columns.pop("prompt"), columns.pop("completion")
+    return columns
+
+
+def calls(trainer_state: Any, log_metric: Callable[[str, float], None]) -> dict[str, Any]:
+    """Arguments of TRL's that are one for the whole batch."""
+    return {"trainer_state": trainer_state, "log_metric": log_metric, "log_extra": lambda *_: None}
+
+
+def values_of(given: Any, count: int) -> list[float]:
+    """What a reward function gave, as numbers; NaN for None.
+
+    Args:
+        count: of the responses that it was asked for.
+
+    Raises:
+        ValueError: it gave something else than one finite number or None for each of them; says what, as `gave ...`.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"gave {_shown(given)}, which is no list")
+    values = list(given)
+    if len(values) != count:
+        raise ValueError(f"gave {len(values)} rewards for {count} responses")
+    return [math.nan if value is None else _number(value) for value in values]
+
+
+def _number(value: Any) -> float:
+    try:
+        number = math.inf if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: torch's, of a tensor with several numbers
+        number = math.inf
+    if math.isinf(number):
+        raise ValueError(f"gave {_shown(value)} for a response, which is no finite number and not None")
+    return number
+
+
+def _shown(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= 80 else f"{words[:77]}..."
 
 
 @dataclass(slots=True)
@@ -20,9 +96,7 @@ class Scored:
     """Responses with their rewards; a group is `size` consecutive ones, those of one prompt.
 
     Attributes:
-        rows: one for each response: the prompt's columns, and what was sampled (`prompt_ids`, `completion_ids`,
-            `completion` as TRL has it, `logprobs` or None, `finish_reason`, `reasoning`, `content`, `version`,
-            `endpoint`, `verdict` and what belongs to it).
+        rows: one for each response, as `response_row` makes them.
         rewards: (responses, functions); NaN where a function gave none.
         by: the column of `rewards` that filtering looks at; None for the weighted sum.
     """
@@ -67,16 +141,16 @@ def score(
         extra: arguments of TRL's that are one for the whole batch.
 
     Raises:
-        TrainingError: a function gave another number of rewards than there are responses.
+        TrainingError: a function gave something else than a number or None for each response.
     """
-    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
-    columns["prompts"], columns["completions"] = columns.pop("prompt"), columns.pop("completion")
+    columns = columns_of(rows)
     rewards = np.full((len(rows), len(functions)), np.nan)
     for index, function in enumerate(functions):
         given = function(**columns, **extra)
-        if len(given) != len(rows):
-            raise TrainingError(f"reward {function.__name__}: gave {len(given)} rewards for {len(rows)} responses")
-        rewards[:, index] = [np.nan if value is None else float(value) for value in given]
+        try:
+            rewards[:, index] = values_of(given, len(rows))
+        except ValueError as error:
+            raise TrainingError(f"reward {function.__name__}: {error}") from error
     rewards[[left_out(row) for row in rows]] = np.nan
     return rewards
 

@@ -39,8 +39,10 @@ def completions_of(document: dict[str, Any], step: int) -> list[dict[str, Any]]:
     return rows
 
 
-def always_none(completions: list[Any], **_: Any) -> list[None]:
-    return [None] * len(completions)
+def none_after_the_trial(completions: list[Any], trainer_state: Any, **_: Any) -> list[Any]:
+    """A number for what is made up before training, and None for each real response."""
+    is_training = type(trainer_state).__name__ == "TrainerState"
+    return [None if is_training else 0.0] * len(completions)
 
 
 def always_one(completions: list[Any], **_: Any) -> list[float]:
@@ -127,9 +129,9 @@ def test_weights_that_did_not_reach_the_source_end_the_run(
     assert own_model.published[-1] > 0, "the first batch already was too far off"
 
 
-def test_a_reward_that_is_always_none_ends_the_run(grpo_document: Document, own_rewards: str) -> None:
-    document = grpo_document(rewards=[f"{own_rewards}:always_none"], none_steps=1)
-    with pytest.raises(TrainingError, match=r"no response had a reward.*always_none"):
+def test_rewards_that_are_none_from_some_step_on_end_the_run(grpo_document: Document, own_rewards: str) -> None:
+    document = grpo_document(rewards=[f"{own_rewards}:none_after_the_trial"], none_steps=1)
+    with pytest.raises(TrainingError, match=r"no response had a reward.*none_after_the_trial"):
         train_grpo(load_grpo_spec(None, document))
     assert steps_of(document) == []
 

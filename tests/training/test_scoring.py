@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from gen_service.errors import TrainingError
 from gen_service.training.rewards import RewardFunction
-from gen_service.training.scoring import Scored, filled, score
+from gen_service.training.scoring import Scored, filled, score, values_of
 from gen_service.training.variance import informative, spread, weighted
 
 ONES = np.ones(1)
@@ -89,3 +90,16 @@ def test_a_function_that_gives_too_few_rewards_ends_the_run() -> None:
     rows = [{"prompt": "p", "completion": "c"}] * 2
     with pytest.raises(TrainingError, match=r"stingy.*1 rewards for 2"):
         score([RewardFunction("stingy", 1.0, False, lambda **_: [1.0])], rows, {}, lambda row: False)
+
+
+@pytest.mark.parametrize("wrong", ["12", b"12", None, 3.0, {0: 1.0, 1: 2.0}, ["1", "2"], [1.0, math.inf], [1.0, [2.0]]])
+def test_what_is_no_reward_for_each_response_is_told(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^gave "):
+        values_of(wrong, 2)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(allow_infinity=False), st.booleans(), st.integers(-9, 9))))
+def test_numbers_are_taken_as_they_are_and_none_is_nan(given_values: list[float | None]) -> None:
+    expected = [math.nan if value is None else float(value) for value in given_values]
+    for form in (list, tuple, iter):
+        assert values_of(form(given_values), len(expected)) == pytest.approx(expected, abs=0.0, nan_ok=True)
