@@ -88,7 +88,8 @@ async def evaluate(
 
     Args:
         stop: asks it to end; finished samples are kept, and the benchmark under way is not in the results.
-        on_notice: told in words of servers and disks, and of problems that are not as many as expected.
+        on_notice: told in words which benchmark begins, of servers and disks, and of problems that are not as many as
+            expected.
         on_start: given a look into each benchmark's job before it starts.
 
     Raises:
@@ -102,6 +103,7 @@ async def evaluate(
     overlaps, compared = await asyncio.to_thread(_find_overlaps, spec, asked)
     results: list[BenchmarkResult] = []
     for problems in asked:
+        on_notice(f"{problems.title}: {len(problems.texts):,} problems, {problems.samples} samples each")
         job = job_spec(spec, problems)
         report = await generate(job, stop=stop, on_notice=on_notice, on_start=on_start)
         if not report.complete:

@@ -13,6 +13,7 @@ from gen_service.records import Outcome
 
 MEASURED = "measured here"
 NONE = "-"
+NOTHING = "none"
 
 # Verdicts in the order in which they are shown; each that occurred gets its count.
 _VERDICTS: tuple[Outcome, ...] = (
@@ -38,7 +39,7 @@ class Cell:
     def __str__(self) -> str:
         if self.interval is None:
             return f"{self.percent:.1f}"
-        return f"{self.percent:.1f} [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
+        return f"{self.percent:.1f}\n{self.interval[0]:.1f}-{self.interval[1]:.1f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +63,32 @@ class Row:
         """Whether the row was measured here."""
         return self.source == MEASURED
 
+    @property
+    def group(self) -> str:
+        """What it has in common with other rows: where its figures are from."""
+        return self.source if self.measured else f"reported by {self.source}"
+
     def texts(self, names: Sequence[str]) -> list[str]:
-        """The row as texts: the model, the benchmarks, the average, the source."""
+        """The row as texts: the model, the benchmarks, the average."""
         cells = [str(self.cells[name]) if name in self.cells else NONE for name in names]
-        source = self.source if self.measured else f"reported by {self.source}"
-        return [self.model, *cells, str(self.average) if self.average else NONE, source]
+        return [self.model, *cells, str(self.average) if self.average else NONE]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under one head."""
+    """Rows under one head.
+
+    Attributes:
+        rows: texts; a text of several lines is a figure, and under it what belongs to it.
+        groups: where each row's figures are from; empty where all are from here.
+        asides: how many of the last columns hold sentences instead of figures.
+    """
 
     title: str
     head: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-    measured: list[bool] = field(default_factory=list)
+    rows: list[list[str]]
+    groups: list[str] = field(default_factory=list)
+    asides: int = 0
 
 
 def score_tables(trees: Sequence[dict[str, Any]]) -> Iterator[Table]:
@@ -91,19 +103,19 @@ def score_tables(trees: Sequence[dict[str, Any]]) -> Iterator[Table]:
     if len(own) < len(names):
         titles = [benchmark.title for benchmark in BENCHMARKS.values()]
         shown = [*(row for row in rows if row.cells.keys() & BENCHMARKS.keys()), *map(reported_row, REPORTED)]
-        head = ["Model", *titles, "Avg.", "Source"]
         lines = [row.texts(list(BENCHMARKS)) for row in shown]
-        yield Table("pass@1, percent", head, lines, [row.measured for row in shown])
+        yield Table("pass@1, percent", ["Model", *titles, "Avg."], lines, [row.group for row in shown])
     if own:
         lines = [[row.model, *(str(row.cells.get(name, NONE)) for name in own)] for row in rows]
-        yield Table("pass@1, percent: other problems", ["Model", *own], lines, [True] * len(lines))
+        yield Table("pass@1, percent: other problems", ["Model", *own], lines)
 
 
 def measured_row(tree: dict[str, Any]) -> Row:
     """The row of a stored evaluation."""
     cells = {result["name"]: cell for result in tree["benchmarks"] if (cell := _cell(result)) is not None}
     average = tree["average"]
-    model = f"{tree['model'] or 'unnamed model'} ({tree['name']})"
+    name, of = tree["name"], tree["model"] or "unnamed model"
+    model = name if name == of else f"{of} ({name})"
     return Row(model, cells, None if average is None else Cell(100 * average["pass_at_1"], _percent(average)))
 
 
@@ -117,8 +129,8 @@ def reported_row(reported: Reported) -> Row:
 
 def detail_table(tree: dict[str, Any]) -> Table:
     """What stands behind an evaluation's scores: one line a benchmark, with every row accounted for."""
-    head = ["Benchmark", "Problems", "k", "pass@1", "pass@k", "Truncated", "Mean tokens", "Verdicts", "Not counted"]
-    return Table(f"evaluation {tree['name']}", head, [_detail(result) for result in tree["benchmarks"]])
+    head = ["Benchmark", "Problems", "k", "pass@1", "pass@k", "At limit", "Mean tokens", "Verdicts", "Not counted"]
+    return Table(f"evaluation {tree['name']}", head, [_detail(result) for result in tree["benchmarks"]], asides=2)
 
 
 def overlap_table(tree: dict[str, Any]) -> Table | None:
@@ -129,8 +141,8 @@ def overlap_table(tree: dict[str, Any]) -> Table | None:
     settings = tree["spec"]["overlap"]
     bound = "" if settings["common"] is None else f", in at most {settings['common']} training prompts"
     title = f"overlap with {tree['training_compared']:,} training prompts: {settings['words']} words in a row{bound}"
-    head = ["Benchmark", "Overlap", "of them whole", "pass@1", "pass@1 without", "For example"]
-    return Table(title, head, [_overlap(result) for result in results])
+    head = ["Benchmark", "Overlap", "Whole", "pass@1", "Without", "For example"]
+    return Table(title, head, [_overlap(result) for result in results], asides=1)
 
 
 def markdown(tree: dict[str, Any], beside: Sequence[dict[str, Any]] = ()) -> str:
@@ -152,10 +164,11 @@ def notes(tree: dict[str, Any]) -> list[str]:
         f"Sampled at temperature {sampling['temperature']:g}, top_p {sampling['top_p']:g}, at most "
         f"{sampling['max_tokens']:,} tokens; judged by {tree['verifier'] or 'no verifier'}, "
         f"{spec['verification']['policy']}.",
-        f"Intervals hold {interval['confidence']:.0%}: bootstrap over problems, {interval['resamples']:,} draws. Where "
-        "all problems came out alike it knows no others, and the interval is that one value.",
+        f"Under each figure its interval, which holds {interval['confidence']:.0%}: bootstrap over problems, "
+        f"{interval['resamples']:,} draws. Where all problems came out alike it knows no others, and the interval is "
+        "that one value.",
         "What was not seen to be right counts as wrong, also timeout, error and ungradable, as the field's graders "
-        "have it. Of the judged samples alone the figure is the one in brackets, where it differs.",
+        "have it; `judged` is the figure of the judged samples alone, where it differs.",
         *(f"Reported by {source}: {words}." for source, words in SOURCES.items() if _has_five(tree)),
     ]
 
@@ -177,7 +190,9 @@ def _with_judged(result: dict[str, Any]) -> str:
     """pass@1, and what it would be without the samples that were not judged, where there are any."""
     judged, all_of_them = result["judged_pass_at_1"], result["score"]["pass_at_1"]
     words = str(_cell(result) or NONE)
-    return words if judged is None or judged == all_of_them else f"{words} ({100 * judged:.1f})"
+    if judged is None or f"{100 * judged:.1f}" == f"{100 * all_of_them:.1f}":
+        return words
+    return f"{words}\njudged {100 * judged:.1f}"
 
 
 def _percent(score: dict[str, Any]) -> tuple[float, float] | None:
@@ -197,7 +212,7 @@ def _detail(result: dict[str, Any]) -> list[str]:
         )
         if count
     ]
-    pass_at = ", ".join(f"@{k} {100 * value:.1f}" for k, value in result["score"]["pass_at"].items() if k != "1")
+    pass_at = "\n".join(f"@{k} {100 * value:.1f}" for k, value in result["score"]["pass_at"].items() if k != "1")
     truncated, mean = result["truncated_share"], result["mean_tokens"]
     return [
         result["title"],
@@ -208,7 +223,7 @@ def _detail(result: dict[str, Any]) -> list[str]:
         NONE if truncated is None else f"{truncated:.1%}",
         NONE if mean is None else f"{mean:,.0f}",
         shown or NONE,
-        ", ".join(aside) or "none",
+        ", ".join(aside) or NOTHING,
     ]
 
 
@@ -216,7 +231,7 @@ def _overlap(result: dict[str, Any]) -> list[str]:
     found = result["overlap"]
     whole = sum(overlap["whole"] for overlap in found.values())
     example = next(iter(found.values()), None)
-    words = NONE if example is None else f"{example['run'][:80]!r} ({example['example']})"
+    words = NONE if example is None else f'"{example["run"][:80]}" ({example["example"]})'
     asked = result["score"]["problems"] + len(result["not_counted"])
     scores = [result["score"], result["clean"]]
     percents = [NONE if score["pass_at_1"] is None else f"{100 * score['pass_at_1']:.1f}" for score in scores]
@@ -224,9 +239,17 @@ def _overlap(result: dict[str, Any]) -> list[str]:
 
 
 def _markdown_table(table: Table) -> str:
-    lines = [f"## {table.title}", "", _line(table.head), _line(["---"] * len(table.head))]
-    return "\n".join([*lines, *map(_line, table.rows), ""])
+    head = [*table.head, "Source"] if table.groups else table.head
+    rows = [[*row, group] for row, group in zip(table.rows, table.groups, strict=True)] if table.groups else table.rows
+    lines = [f"## {table.title}", "", _line(head), _line(["---"] * len(head))]
+    return "\n".join([*lines, *map(_line, rows), ""])
 
 
 def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(_in_one_line(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _in_one_line(text: str) -> str:
+    """The figure, and in brackets what belongs to it."""
+    figure, *more = text.split("\n")
+    return f"{figure} ({'; '.join(more)})" if more else figure

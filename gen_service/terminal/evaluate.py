@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from textwrap import wrap
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -15,11 +16,22 @@ from gen_service.evaluation.benchmarks import BENCHMARKS
 from gen_service.evaluation.evaluate import Evaluation, evaluate
 from gen_service.evaluation.evaluation_spec import EvaluationSpec
 from gen_service.evaluation.stored import as_tree, load, save
-from gen_service.evaluation.table import Table, detail_table, notes, overlap_table, score_tables
+from gen_service.evaluation.table import (
+    MEASURED,
+    NONE,
+    NOTHING,
+    Table,
+    detail_table,
+    notes,
+    overlap_table,
+    score_tables,
+)
 from gen_service.generation.pool import Stop
 from gen_service.terminal.exit_codes import DONE, INTERRUPTED
 from gen_service.terminal.live import JobView
 from gen_service.terminal.run import run_async, with_signals
+
+_LONGEST_NAME: Final = 24  # columns; a longer name of a model goes on in the next line
 
 
 def run_evaluate(console: Console, spec: EvaluationSpec, beside: Sequence[str] = ()) -> int:
@@ -45,7 +57,7 @@ def print_evaluation(console: Console, tree: dict[str, Any], others: Sequence[di
     tables = [*score_tables([tree, *others]), detail_table(tree), overlap_table(tree)]
     for table in tables:
         if table is not None:
-            console.print(_rich(table))
+            _print(console, table)
     for note in notes(tree):
         console.print(Text(note, style="dim"))
     for result in tree["benchmarks"]:
@@ -83,11 +95,28 @@ async def _watched(console: Console, spec: EvaluationSpec) -> Evaluation:
         return await evaluate(spec, stop=stop, on_notice=view.notice, on_start=view.show)
 
 
-def _rich(table: Table) -> RichTable:
-    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
-    for place, name in enumerate(table.head):
-        shown.add_column(name, justify="left" if place in (0, len(table.head) - 1) else "right", overflow="fold")
-    for place, cells in enumerate(table.rows):
-        is_ours = bool(table.measured) and table.measured[place]
-        shown.add_row(*map(Text, cells), style="bold" if is_ours and not all(table.measured) else "")
-    return shown
+def _print(console: Console, table: Table) -> None:
+    """Figures as a table, with the rows of one source under each other; then the sentences, a line each.
+
+    The five benchmarks fit into 80 columns.
+    """
+    figures = len(table.head) - table.asides
+    shown = RichTable(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for place, name in enumerate(table.head[:figures]):
+        shown.add_column(name, justify="right" if place else "left", overflow="fold")
+    for group in dict.fromkeys(table.groups or [""]):
+        if group:
+            shown.add_section()
+            shown.add_row(Text(f"{group}:", style="dim"))
+        rows = [row for place, row in enumerate(table.rows) if not table.groups or table.groups[place] == group]
+        for row in rows:
+            name = "\n".join(wrap(row[0], _LONGEST_NAME)) or row[0]
+            shown.add_row(*map(Text, (name, *row[1:figures])), style="bold" if group == MEASURED else "")
+    console.print(Text(table.title, style="italic"), shown, sep="\n")
+    for place in range(figures, len(table.head)):
+        lines = [(row[0], row[place]) for row in table.rows if row[place] not in (NONE, NOTHING)]
+        if lines:
+            console.print(Text(f"{table.head[place]}:", style="dim"))
+        for name, words in lines:
+            console.print(Text(f"  {name}: {words}"), soft_wrap=True)
+    console.print()

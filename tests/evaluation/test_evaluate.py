@@ -51,6 +51,7 @@ async def test_all_five_are_counted_as_their_rows_say_and_never_asked_twice(data
     assert [result.problems.name for result in first.results] == list(BENCHMARKS)
     assert (first.complete, first.model, first.verifier.split("-")[0]) == (True, "simulated", "math")
     assert "AIME 2024: 3 problems, where the benchmark has 30" in notices
+    assert any(re.fullmatch(r"AIME 2024: 3 problems, \d+ samples each", notice) for notice in notices)
     shares = []
     for result in first.results:
         rows = list(read_traces(result.folder))
@@ -111,7 +112,7 @@ async def test_a_problem_whose_gold_cannot_be_read_is_solved_by_nobody(data: Pat
     save(evaluation)
     page = (tmp_path / "model-a" / "evaluation.md").read_text()
     assert "| correct 12, ungradable 4 |" in page
-    assert re.search(r"\| 75\.0 \[[0-9.]+, 100\.0\] \(100\.0\) \|", page)
+    assert re.search(r"\| 75\.0 \([0-9.]+-100\.0; judged 100\.0\) \|", page)
 
 
 async def test_a_stopped_evaluation_goes_on(data: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gen_service.endpoints.simulated import Script, SimulatedServer, SimulationS
 from gen_service.errors import SpecError
 
 SUMS = [(2, 3), (40, 2), (7, 7)]
-WIDE = {"COLUMNS": "250"}
+NARROW = {"COLUMNS": "80"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_evaluation_prints_and_stores_its_tables(server: str, data: Path) -> None:
     first = ["evaluate", "--server", server, "--name", "before", "--data", str(data), "--benchmark", "aime_2024"]
     first += ["--samples", "2", "--max-tokens", "400", "--output", "runs"]
-    assert CliRunner().invoke(app, first, env=WIDE, catch_exceptions=False).exit_code == 0
+    assert CliRunner().invoke(app, first, env=NARROW, catch_exceptions=False).exit_code == 0
     second = ["evaluate", "--server", server, "--name", "after", "--benchmark", "sums=own.jsonl", "--samples", "2"]
     second += [
         "--data",
@@ -69,15 +69,18 @@ def test_an_evaluation_prints_and_stores_its_tables(server: str, data: Path) -> 
     ]
     second += ["--max-tokens", "400", "--output", "runs", "--beside", "runs/before", "--training", "test_aime.jsonl"]
     second += ["--training-column", "problem", "--words", "3"]
-    done = CliRunner().invoke(app, second, env=WIDE, catch_exceptions=False)
+    done = CliRunner().invoke(app, second, env=NARROW, catch_exceptions=False)
     assert done.exit_code == 0, done.stdout
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "simulated (after) 100.0 [100.0, 100.0] - - - - - measured here" in lines
-    assert "simulated (before) 100.0 [100.0, 100.0] - - - - - measured here" in lines
-    assert "o1-preview 40.0 81.4 - - - - reported by DeepScaleR" in lines
-    assert "DeepSeek-R1-Distill-Qwen-7B - 92.8 - - - - reported by DeepSeek" in lines
-    assert any(line.startswith("simulated (after) 66.7 [") for line in lines)
-    assert any(line.startswith("AIME 2024 3 of 3 3 100.0 -") for line in lines)
+    ours, theirs = lines.index("measured here:"), lines.index("reported by DeepScaleR:")
+    assert ours < lines.index("simulated (after) 100.0 - - - - -") < lines.index("simulated (before) 100.0 - - - - -")
+    assert theirs < lines.index("o1-preview 40.0 81.4 - - - -") < lines.index("reported by Open-R1:")
+    assert lines[lines.index("simulated (before) 100.0 - - - - -") + 1] == "100.0-100.0"
+    assert lines[-lines[::-1].index("Qwen-7B") - 2] == "DeepSeek-R1-Distill- - 92.8 - - - -"
+    assert "simulated (after) 66.7" in lines
+    assert "AIME 2024 3 of 3 3 100.0 -" in lines
+    assert any(line.startswith('AIME 2024: "what is ') and "test_aime.jsonl row" in line for line in lines)
+    assert max(map(len, done.stdout[: done.stdout.index("Verdicts:")].splitlines())) <= 80
     tree = json.loads((data / "runs" / "after" / "evaluation.json").read_text())
     assert [result["score"]["pass_at"] for result in tree["benchmarks"]] == [
         {"1": pytest.approx(2 / 3), "2": pytest.approx(2 / 3)},
