@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gen_service.generation.progress import Progress
 from gen_service.jobs.job import make_spec
-from gen_service.jobs.rates import Rates
+from gen_service.jobs.rates import Rate, Rates
 from gen_service.jobs.runner import RunningJob
 from gen_service.storage.manifest import PublishedCounts
 from gen_service.terminal import live
@@ -55,13 +55,17 @@ async def test_a_view_closes_without_a_task_left(is_terminal: bool) -> None:
 
 
 async def test_the_rates_of_a_job_begin_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: asyncio.Queue[str] = asyncio.Queue()
+
+    def heard(job: RunningJob, rate: Rate) -> str:
+        lines.put_nowait(line(job, rate))
+        return ""
+
     monkeypatch.setattr(live, "LINE_S", 0.0)
-    console = Console(record=True, width=160)
+    monkeypatch.setattr(live, "line", heard)
     first, second = running(), running()
     first.progress.published, first.progress.completion_tokens = 5000, 90_000
-    async with JobView(console) as shown:
+    async with JobView(Console(record=True, width=160)) as shown:
         shown.show(first)
         shown.show(second)
-        while "samples" not in console.export_text(clear=False):
-            await asyncio.sleep(0)
-    assert "0.0 traces/s  0 tokens/s" in console.export_text().splitlines()[0]
+        assert "0.0 traces/s  0 tokens/s" in await lines.get()
