@@ -187,7 +187,11 @@ def _check_rewards(spec: GrpoSpec) -> None:
 
 
 def _check_sizes(spec: GrpoSpec) -> None:
-    """Batches are whole, and checkpoints and stages end where a batch of rollouts does: it is no part of them."""
+    """Batches are whole, and checkpoints and stages end where a batch of rollouts does: it is no part of them.
+
+    A batch may make several updates (`steps_per_batch`, `loss.num_iterations`). Between them no checkpoint is saved, so
+    a run that is killed there goes on from the batch's beginning and samples it again, the very same.
+    """
     if spec.optimiser.accumulate != 1:
         raise SpecError(
             "optimiser.accumulate", spec.optimiser.accumulate, "1: it follows from prompts_per_step and generations"

@@ -26,8 +26,8 @@ STEPS = 5
 MEASURED = ("loss", "grad_norm", "reward", "completions/mean_length", "num_input_tokens_seen", "stage", "entropy")
 
 
-def write_spec(folder: Path, name: str) -> Path:
-    """Two stages, of two steps and of three, with resampling, which draws prompts of its own."""
+def write_spec(folder: Path, name: str, **values: Any) -> Path:
+    """Two stages, of two steps and of three, with resampling, which draws prompts of its own; values go over it."""
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(f"{json.dumps(row)}\n" for row in prompt_rows("train", 12, 3)))
     spec: dict[str, Any] = {
@@ -43,6 +43,7 @@ def write_spec(folder: Path, name: str) -> Path:
         "unanswered": {"truncated": "incorrect"},
         "verification": {"workers": 1},
     }
+    spec |= values | {"run": spec["run"] | values.get("run", {})}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(spec))
     return path
@@ -77,6 +78,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in read_metrics(folder / "metrics.jsonl") if "reward_std" in line]
 
 
+def updates_of(folder: Path) -> list[dict[str, Any]]:
+    """The line of each update; of a batch that makes several, the first says more."""
+    return [line for line in read_metrics(folder / "metrics.jsonl") if "grad_norm" in line]
+
+
 def responses_of(folder: Path, step: int) -> list[tuple[str, str]]:
     rows = pq.read_table(folder / "completions" / f"{step:08}.parquet", columns=["prompt_id", "content"]).to_pylist()
     return [(row["prompt_id"], row["content"]) for row in rows]
@@ -106,3 +112,29 @@ def test_a_run_killed_in_a_stage_and_between_stages_ends_in_the_weights_of_one_t
     record = json.loads((folder / "run.json").read_text())
     assert len(record["starts"]) == 3
     assert record["finished"] == STEPS
+
+
+def test_a_run_killed_between_the_updates_of_one_batch_learns_from_that_batch_again(tmp_path: Path) -> None:
+    """A batch of rollouts makes four updates: two parts of it, each learned from twice. Kills come in its middle."""
+    values: dict[str, Any] = {
+        "run": {"checkpoint_steps": 4},
+        "steps_per_batch": 2,
+        "loss": {"num_iterations": 2, "beta": 0.01},
+        "stages": [{"max_tokens": 24, "steps": 4}, {"max_tokens": 40, "steps": 8}],
+        "filtering": {"mode": "none"},
+        "rewards": [{"name": "repetition", "options": {"size": 1}}],
+    }
+    whole = write_spec(tmp_path, "whole", **values)
+    finish(whole)
+    killed, folder = write_spec(tmp_path, "killed", **values), tmp_path / "killed"
+    kill_when(killed, lambda: any(line["step"] == 5 for line in updates_of(folder)))
+    kill_when(killed, lambda: any(line["step"] == 11 for line in updates_of(folder)))
+    said = finish(killed)
+    assert [f"going on from step {step}\n" in said for step in (4, 8)] == [True, True]
+    expected, found = updates_of(tmp_path / "whole"), updates_of(folder)
+    assert [line["step"] for line in found] == list(range(1, 13))
+    assert all(line["grad_norm"] > 0.0 for line in expected), "a step that learns nothing shows nothing"
+    for one, other in zip(expected, found, strict=True):
+        assert [one.get(name) for name in MEASURED] == [other.get(name) for name in MEASURED]
+    weights = [(path / "model" / "model.safetensors").read_bytes() for path in (tmp_path / "whole", folder)]
+    assert weights[0] == weights[1], "the run that was killed ended in other weights"
