@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -68,17 +69,20 @@ class VerdictSetInfo:
 class VerdictSet:
     """The committed verdicts of a set, as its manifests were when this was made.
 
+    Args:
+        most_parts: only the first so many of its parts; None for all.
+
     Attributes:
         manifests: of the set, in order.
         about: its job.json; empty when nothing was ever written.
     """
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: Destination, most_parts: int | None = None) -> None:
         self._destination = destination
         self.manifests: list[Manifest] = manifest.load(destination)
         self.about = read_job(destination) or {}
         self._parts: defaultdict[str, list[Part]] = defaultdict(list)
-        for part in (part for published in self.manifests for part in published.parts):
+        for part in islice((part for published in self.manifests for part in published.parts), most_parts):
             self._parts[part.source or ""].append(part)
 
     @property
@@ -147,22 +151,29 @@ def list_verdict_sets(path: str) -> list[VerdictSetInfo]:
     return sorted((info for info in infos if info.rows), key=lambda info: (info.started_at, info.name))
 
 
-def open_verdict_set(path: str, name: str) -> VerdictSet:
+def open_verdict_set(path: str, name: str, most_parts: int | None = None) -> VerdictSet:
     """A set of verdicts on a job.
 
     Args:
         path: the job folder.
         name: the verifier's identity, or `latest`: the set written last.
+        most_parts: only the first so many of its parts; None for all.
 
     Raises:
         SpecError: there is none; names those there are.
     """
+    found = verdict_set_named(path, name)
+    return VerdictSet(open_destination(f"{path.rstrip('/')}/{FOLDER}/{found}"), most_parts)
+
+
+def verdict_set_named(path: str, name: str) -> str:
+    """The set that is meant, as `open_verdict_set`: of `latest`, the verifier's identity."""
     sets = [info.name for info in list_verdict_sets(path)]
     found = sets[-1] if name == LATEST and sets else name
     if found not in sets:
         there = ", ".join([*sets, LATEST]) if sets else "nothing: this job has no set of verdicts, `verify` makes one"
         raise SpecError("verdicts", name, f"one of {there}")
-    return VerdictSet(open_destination(f"{path.rstrip('/')}/{FOLDER}/{found}"))
+    return found
 
 
 def overlaid(batches: Iterator[pa.RecordBatch], verdicts: pa.Table) -> Iterator[pa.RecordBatch]:

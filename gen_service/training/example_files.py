@@ -39,12 +39,12 @@ class ExampleFiles:
     was_there: bool
 
 
-def example_files(folder: Path, examples: TraceExamples, fingerprint: str) -> ExampleFiles:
+def example_files(folder: Path, examples: TraceExamples, fingerprint: str | None) -> ExampleFiles:
     """Write the examples to Arrow files, or take those that an earlier start wrote from the same.
 
     Args:
         folder: for the files; it is made.
-        fingerprint: of all that the examples depend on.
+        fingerprint: of all that the examples depend on; None takes what is there, whatever it was made from.
 
     Raises:
         SpecError, StorageError: as `TraceExamples`; no file is there then.
@@ -94,11 +94,11 @@ def _writer(path: Path) -> Iterator[_Writer]:
         staged.rename(path)
 
 
-def _counts_of(folder: Path, fingerprint: str) -> Counts | None:
+def _counts_of(folder: Path, fingerprint: str | None) -> Counts | None:
     try:
         info: dict[str, Any] = orjson.loads((folder / _INFO).read_bytes())
     except FileNotFoundError:
         return None
-    if (info["version"], info["fingerprint"]) != (_VERSION, fingerprint):
+    if info["version"] != _VERSION or fingerprint not in (None, info["fingerprint"]):
         return None
     return Counts(**info["counts"] | {"dropped": Counter(info["counts"]["dropped"])})

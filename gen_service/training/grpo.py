@@ -119,7 +119,7 @@ def _opened(spec: GrpoSpec, digest: str) -> RunRecord:
         spec.run,
         "grpo",
         spec.model_dump(mode="json"),
-        {"prompts": digest},
+        {"prompts": {"hash": digest}},
         may_change=("rollouts.endpoints", "rollouts.pool", "rollouts.shared_folder", "verification.workers"),
     )
 

@@ -18,22 +18,27 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import orjson
 
-from gen_service.errors import SpecError, StorageError
+from gen_service.errors import SpecError
 from gen_service.storage.destination import LocalFolder, is_url, local_path
 from gen_service.storage.disk_space import make_folder
 from gen_service.storage.job_lock import JobLock
-from gen_service.training.changes import has_grown, refuse_changes
-from gen_service.training.checkpoints import newest_whole
+from gen_service.training.changes import has_grown
 from gen_service.training.metrics_file import MetricsFile
+from gen_service.training.record_file import (
+    RECORD,
+    RECORD_VERSION,
+    Data,
+    Kind,
+    has_steps,
+    record_in,
+    refuse_other_run,
+)
 from gen_service.training_settings import RunSettings
 
-RECORD_VERSION = 1
-RECORD = "run.json"
-Kind = Literal["sft", "grpo"]
 Metrics = Mapping[str, float | int | str]
 
 _LIBRARIES = ("gen-service", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "vllm")
@@ -79,7 +84,7 @@ class RunRecord:
         settings: RunSettings,
         kind: Kind,
         spec: Mapping[str, Any],
-        data: Mapping[str, str],
+        data: Data,
         *,
         may_change: Collection[str] = (),
         writes: bool | None = None,
@@ -88,7 +93,8 @@ class RunRecord:
 
         Args:
             spec: the whole spec as plain values.
-            data: what the run learns from, by name, each with a hash of it.
+            data: what the run learns from. Of one that goes on the hashes are those that it began with, see
+                `record_file.began_with`.
             may_change: dotted names of fields of this kind of run that may differ from the start before, besides those
                 of `changes.MAY_CHANGE`.
             writes: whether this process writes the record; None finds out from the launcher's RANK.
@@ -102,14 +108,14 @@ class RunRecord:
             raise SpecError("run.path", settings.path, "a local folder: checkpoints are written by torch")
         folder = local_path(settings.path) / settings.name
         plain: dict[str, Any] = orjson.loads(orjson.dumps(spec))
-        began = _read(folder)
-        if began is not None and _has_steps(folder):  # before the lock: a refused start leaves nothing behind
-            _refuse_other_run(began, kind, plain, data, may_change)
+        began = record_in(folder)
+        if began is not None and has_steps(folder):  # before the lock: a refused start leaves nothing behind
+            refuse_other_run(began, kind, plain, data, may_change)
         does_write = _is_main_process() if writes is None else writes
         lock = JobLock(folder / "run.lock") if does_write else None
         new = _new(kind, plain, data)
-        tree = _read(folder) or new
-        record = cls(folder, settings, tree if _has_steps(folder) else tree | {"kind": kind, "data": new["data"]}, lock)
+        tree = (record_in(folder) or new) | {name: new[name] for name in ("version", "kind", "data")}
+        record = cls(folder, settings, tree, lock)
         record._begin(plain)
         return record
 
@@ -222,61 +228,17 @@ class RunRecord:
         LocalFolder(self.folder).put(RECORD, orjson.dumps(tree, option=orjson.OPT_INDENT_2))
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The run.json of a run, for those that only look.
-
-    Raises:
-        SpecError: there is no run.
-        StorageError: it cannot be read, or is of a later version.
-    """
-    tree = _read(folder)
-    if tree is None:
-        raise SpecError("run", str(folder), f"a run's folder: one that holds {RECORD}")
-    return tree
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    try:
-        tree: dict[str, Any] = orjson.loads((folder / RECORD).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{folder / RECORD} cannot be read: {error}") from error
-    if tree.get("version", RECORD_VERSION + 1) > RECORD_VERSION:
-        raise StorageError(f"{folder / RECORD} has version {tree.get('version')}, newer than {RECORD_VERSION}")
-    return tree
-
-
-def _new(kind: Kind, spec: dict[str, Any], data: Mapping[str, str]) -> dict[str, Any]:
+def _new(kind: Kind, spec: dict[str, Any], data: Data) -> dict[str, Any]:
     return {
         "version": RECORD_VERSION,
         "kind": kind,
         "spec": spec,
-        "data": dict(data),
+        "data": {name: dict(entry) for name, entry in data.items()},
         "starts": [],
         "device_seconds": 0.0,
         "finished": None,
         "notes": {},
     }
-
-
-def _has_steps(folder: Path) -> bool:
-    """Whether a run in this folder has made steps that are kept."""
-    metrics = folder / "metrics.jsonl"
-    return newest_whole(folder / "checkpoints") is not None or (metrics.exists() and metrics.stat().st_size > 0)
-
-
-def _refuse_other_run(
-    tree: dict[str, Any], kind: Kind, spec: dict[str, Any], data: Mapping[str, str], may_change: Collection[str]
-) -> None:
-    if tree["kind"] != kind:
-        raise SpecError("run.name", tree["spec"]["run"]["name"], f"another name: this is a run of {tree['kind']}")
-    refuse_changes(tree["spec"], spec, may_change)
-    for name in sorted(tree["data"].keys() | data.keys()):
-        if tree["data"].get(name) != data.get(name):
-            raise SpecError(
-                "data", name, "what the run began with; it holds something else now: give the run another name"
-            )
 
 
 def _is_main_process() -> bool:

@@ -31,10 +31,12 @@ from gen_service.training.models import (
     lora_config,
     save_result,
 )
+from gen_service.training.pinned_traces import Pin, pinned
+from gen_service.training.record_file import began_with
 from gen_service.training.reporting import NoStepTooMany, Reporting, TrainingIsOver, WholeCheckpoints
 from gen_service.training.run_record import RunRecord
 from gen_service.training.sft_spec import SftSpec
-from gen_service.training.trace_examples import Counts, TraceExamples, data_hashes
+from gen_service.training.trace_examples import Counts, TraceExamples
 from gen_service.training.trackers import tensorboard_callback
 from gen_service.training.trainer_arguments import trainer_arguments
 
@@ -74,15 +76,19 @@ def train_sft(spec: SftSpec, on_notice: Notice) -> SftReport:
     """
     tokenizer = load_tokenizer(spec.model)
     chat = ChatFormat(tokenizer, spec.answer_break)
-    hashes = data_hashes(spec.traces)
-    with RunRecord.open(spec.run, "sft", spec.model_dump(mode="json"), hashes) as record:
+    pins = pinned(spec.traces, began_with(spec.run))
+    data = {path: pin.as_tree() for path, pin in pins.items()}
+    with RunRecord.open(spec.run, "sft", spec.model_dump(mode="json"), data) as record:
         say = on_notice if record.writes else _silent
+        if record.is_continued:
+            for news in filter(None, (pin.news(path) for path, pin in pins.items())):
+                say(news)
         if record.finished is not None:
             say(f"nothing to do: {record.model} is of step {record.finished}, the last")
             return SftReport(record.model, record.finished, None)
         if spec.run.threads is not None:
             torch.set_num_threads(spec.run.threads)
-        return _train(spec, record, tokenizer, chat, hashes, say)
+        return _train(spec, record, tokenizer, chat, pins, say)
 
 
 def longest_example(spec: SftSpec) -> int:
@@ -154,14 +160,16 @@ def sft_trainer(
 
 
 def _train(
-    spec: SftSpec, record: RunRecord, tokenizer: Any, chat: ChatFormat, hashes: dict[str, str], say: Notice
+    spec: SftSpec, record: RunRecord, tokenizer: Any, chat: ChatFormat, pins: dict[str, Pin], say: Notice
 ) -> SftReport:
     context = longest_example(spec)
     check_attention(spec.model)
     arguments = sft_arguments(spec, record.checkpoints, context, evaluates=spec.traces.held_out > 0.0)
-    examples = TraceExamples(spec.traces, chat, context)
+    examples = TraceExamples(spec.traces, chat, context, pins)
+    # A job may grow between the looks of two processes: the others take what the one that writes has made.
+    fingerprint = _fingerprint(spec, chat, pins, context) if record.writes else None
     with arguments.main_process_first(local=False, desc="tokenising"):
-        files = example_files(record.folder / "examples", examples, _fingerprint(spec, chat, hashes, context))
+        files = example_files(record.folder / "examples", examples, fingerprint)
     record.note("examples", files.counts.as_tree())
     say(f"traces: {files.counts.words()}" + ("; as tokenised before" if files.was_there else ""))
     checkpoint = _take_up(record, say)
@@ -210,8 +218,9 @@ def _save(trainer: SFTTrainer, spec: SftSpec, record: RunRecord, tokenizer: Any,
     trainer.accelerator.wait_for_everyone()
 
 
-def _fingerprint(spec: SftSpec, chat: ChatFormat, hashes: dict[str, str], context: int) -> str:
+def _fingerprint(spec: SftSpec, chat: ChatFormat, pins: dict[str, Pin], context: int) -> str:
     """Hash of all that the examples depend on."""
+    hashes = {path: pin.hash for path, pin in pins.items()}
     tree = [hashes, spec.traces.model_dump(mode="json"), spec.answer_break, context, chat.fingerprint]
     return hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -8,6 +8,8 @@ import yaml
 
 from gen_service.training.chat import ChatFormat
 from gen_service.training.models import load_tokenizer
+from gen_service.training.pinned_traces import pinned
+from gen_service.training.record_file import began_with
 from gen_service.training.sft import longest_example
 from gen_service.training.sft_spec import SftSpec
 from gen_service.training.trace_examples import Example, TraceExamples
@@ -25,7 +27,8 @@ def sft_dry_run(spec: SftSpec) -> Iterator[str]:
     tokenizer = load_tokenizer(spec.model)
     chat = ChatFormat(tokenizer, spec.answer_break)
     context = longest_example(spec)
-    examples, first = TraceExamples(spec.traces, chat, context), None
+    pins = pinned(spec.traces, began_with(spec.run))
+    examples, first = TraceExamples(spec.traces, chat, context, pins), None
     for example in examples:
         if first is None and not example.is_held_out:
             first = example

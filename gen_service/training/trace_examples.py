@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from gen_service.errors import SpecError, StorageError
 from gen_service.records import CANCELLED
-from gen_service.storage import manifest
 from gen_service.storage.destination import open_destination
 from gen_service.storage.traces import part_batches
-from gen_service.storage.verdicts import VERDICT_COLUMNS, open_verdict_set, overlaid
+from gen_service.storage.verdicts import VERDICT_COLUMNS, overlaid
 from gen_service.training.chat import ChatFormat
+from gen_service.training.pinned_traces import Pin, pinned
 from gen_service.training_settings import TraceSettings
 
 Reason = Literal["verdict", "source", "unfinished", "duplicate", "too_short", "too_long", "context", "per_prompt"]
@@ -86,27 +86,22 @@ class Counts:
         return f"{kept}, left out: {reasons or 'none'}"
 
 
-def data_hashes(settings: TraceSettings) -> dict[str, str]:
-    """A hash of what each job has published so far, and of the set of verdicts that goes over it, by the job's path.
-
-    Raises:
-        SpecError: there is no job at a path, or no such set of verdicts.
-    """
-    return {path: _hash_of(path, settings.verdict_set) for path in settings.paths}
-
-
 class TraceExamples:
     """Reads the traces that settings ask for as examples.
 
     Args:
         context: most tokens of prompt and completion together.
+        pins: which files of each job are read; None for all that are there.
 
     Attributes:
         counts: what became of the rows that were read so far.
     """
 
-    def __init__(self, settings: TraceSettings, chat: ChatFormat, context: int) -> None:
+    def __init__(
+        self, settings: TraceSettings, chat: ChatFormat, context: int, pins: Mapping[str, Pin] | None = None
+    ) -> None:
         self.counts = Counts()
+        self._pins = pins
         self._settings = settings
         self._chat = chat
         self._context = context
@@ -120,8 +115,9 @@ class TraceExamples:
             SpecError: there is no job at a path, a row is broken (names file and row), or nothing is left to train on.
             StorageError: a file is missing, damaged (names it), or of a later version.
         """
+        pins = pinned(self._settings, {}) if self._pins is None else self._pins
         for path in self._settings.paths:
-            for place, row, batch in _located_batches(path, self._settings.verdict_set):
+            for place, row, batch in _located_batches(path, pins[path]):
                 for start in range(0, batch.num_rows, _TOGETHER):
                     rows = _rows(place, batch.slice(start, _TOGETHER))
                     yield from self._examples(place, row + start, rows)
@@ -215,12 +211,11 @@ def _what_is_broken(row: Mapping[str, Any]) -> str | None:
     return None if row["content"] or row["reasoning"] else "its `content` and `reasoning` are empty"
 
 
-def _located_batches(path: str, verdict_set: str | None) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+def _located_batches(path: str, pin: Pin) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     """(file, number of the first row in it, rows) of a job's published rows."""
-    destination = open_destination(path)
-    judged = None if verdict_set is None else open_verdict_set(path, verdict_set)
+    destination, judged = open_destination(path), pin.verdicts(path)
     wanted = [name for name in _COLUMNS if name in VERDICT_COLUMNS]
-    for part in (part for published in _manifests(path) for part in published.parts):
+    for part in pin.traces(path):
         place, row = destination.locate(part.file), 0
         try:
             batches = part_batches(destination, part, _COLUMNS)
@@ -239,18 +234,3 @@ def _rows(place: str, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     except ValueError as error:  # bytes that are no text
         raise StorageError(f"{place} is damaged: {error}") from error
     return rows
-
-
-def _manifests(path: str) -> list[manifest.Manifest]:
-    found = manifest.load(open_destination(path))
-    if not found:
-        raise SpecError("traces.paths", path, "a job folder: one that holds manifest/000001.json")
-    return found
-
-
-def _hash_of(path: str, verdict_set: str | None) -> str:
-    published = list(_manifests(path))
-    if verdict_set is not None:
-        published += open_verdict_set(path, verdict_set).manifests
-    hashes = [part.sha256 for one in published for part in one.parts]
-    return hashlib.blake2b("\n".join(hashes).encode(), digest_size=16).hexdigest()

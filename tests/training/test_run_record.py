@@ -11,10 +11,11 @@ import pytest
 
 from gen_service.errors import JobLocked, SpecError, StorageError
 from gen_service.training.metrics_file import read_metrics
-from gen_service.training.run_record import RunRecord, read_record
+from gen_service.training.record_file import began_with, read_record
+from gen_service.training.run_record import RunRecord
 from gen_service.training_settings import RunSettings
 
-DATA = {"/traces/job": "0123"}
+DATA = {"/traces/job": {"hash": "0123", "parts": 2}}
 
 
 def spec_of(**optimiser: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def test_a_run_is_a_folder_that_says_what_it_is_of(tmp_path: Path) -> None:
         record.log(2, {"loss": 1.5})
         record.note("examples", {"train": 3})
     tree = read_record(tmp_path / "one")
-    assert (tree["version"], tree["kind"], tree["spec"], tree["data"]) == (1, "sft", spec_of(), DATA)
+    assert (tree["version"], tree["kind"], tree["spec"], tree["data"]) == (2, "sft", spec_of(), DATA)
     assert tree["notes"] == {"examples": {"train": 3}}
     assert [start["step"] for start in tree["starts"]] == [0]
     assert tree["starts"][0]["versions"].keys() >= {"gen-service", "torch", "transformers", "trl"}
@@ -120,16 +121,45 @@ def test_the_same_name_with_another_spec_is_refused(tmp_path: Path, change: dict
 
 def test_a_run_that_made_no_step_may_begin_with_another_spec(tmp_path: Path) -> None:
     opened(tmp_path).close()
-    with opened(tmp_path, spec_of(batch=4), data={"/traces/other": "89"}):
+    with opened(tmp_path, spec_of(batch=4), data={"/traces/other": {"hash": "89"}}):
         pass
     tree = read_record(tmp_path / "one")
-    assert (tree["spec"], tree["data"]) == (spec_of(batch=4), {"/traces/other": "89"})
+    assert (tree["spec"], tree["data"]) == (spec_of(batch=4), {"/traces/other": {"hash": "89"}})
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(SpecError, match="/traces/job"):
-        opened(tmp_path, data={"/traces/job": "4567"})
+        opened(tmp_path, data={"/traces/job": {"hash": "4567", "parts": 2}})
+    with pytest.raises(SpecError, match="/traces/more"):
+        opened(tmp_path, data=DATA | {"/traces/more": {"hash": "89"}})
+    with pytest.raises(SpecError, match="/traces/job"):
+        opened(tmp_path, data={})
+
+
+def test_a_record_of_version_1_which_has_hashes_alone_goes_on(tmp_path: Path) -> None:
+    begin(tmp_path)
+    file = tmp_path / "one" / "run.json"
+    old = json.loads(file.read_text()) | {"version": 1, "data": {"/traces/job": "0123"}}
+    file.write_text(json.dumps(old))
+    settings = RunSettings(path=str(tmp_path), name="one")
+    assert began_with(settings) == {"/traces/job": "0123"}
+    with pytest.raises(SpecError, match="/traces/job"):
+        opened(tmp_path, data={"/traces/job": {"hash": "4567"}})
+    assert json.loads(file.read_text()) == old
+    with opened(tmp_path) as record:
+        assert record.is_continued
+    assert (read_record(tmp_path / "one")["version"], began_with(settings)) == (2, DATA)
+
+
+def test_a_run_began_with_nothing_until_it_made_a_step(tmp_path: Path) -> None:
+    settings = RunSettings(path=str(tmp_path), name="one")
+    assert began_with(settings) == {}
+    opened(tmp_path).close()
+    assert began_with(settings) == {}
+    begin(tmp_path)
+    assert began_with(settings) == DATA
+    assert began_with(RunSettings(path="s3://bucket", name="one")) == {}
 
 
 def test_what_alters_no_step_may_change(tmp_path: Path) -> None:
@@ -178,8 +208,8 @@ def test_a_run_of_another_kind_a_url_and_a_damaged_record_are_refused(tmp_path: 
     with pytest.raises(SpecError, match="a local folder"):
         RunRecord.open(RunSettings(path="s3://bucket", name="one"), "sft", {}, {})
     record = tmp_path / "one" / "run.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"version": 2}))
-    with pytest.raises(StorageError, match="version 2"):
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"version": 3}))
+    with pytest.raises(StorageError, match="version 3"):
         opened(tmp_path)
     record.write_text("{")
     with pytest.raises(StorageError, match="cannot be read"):

@@ -14,7 +14,7 @@ from gen_service.errors import SpecError
 from gen_service.records import Trace
 from gen_service.tiny_model import CHECKPOINT
 from gen_service.training.metrics_file import read_metrics
-from gen_service.training.run_record import read_record
+from gen_service.training.record_file import read_record
 from gen_service.training.sft_spec import SftSpec, load_sft_spec
 
 torch = pytest.importorskip("torch")
@@ -191,6 +191,38 @@ def test_a_finished_run_goes_on_when_it_shall_make_more_steps(spec_of: MakeSpec,
     whole_weights = weights_of(runs / "whole" / "model")
     for name, tensor in weights_of(runs / "run" / "model").items():
         assert torch.equal(tensor, whole_weights[name])
+
+
+def test_a_job_that_grows_leaves_a_run_as_it_is_and_one_that_is_another_ends_it(
+    spec_of: MakeSpec,
+    train: Train,
+    solved: Callable[[int], list[Trace]],
+    publish: Callable[[Path, Sequence[Trace]], str],
+    tmp_path: Path,
+) -> None:
+    from gen_service.training.sft_dry_run import sft_dry_run
+
+    job = publish(tmp_path / "job", solved(12))
+    spec = spec_of(traces={"paths": [job]}, optimiser={"steps": 1})
+    train(spec)
+    record = Path(spec.run.path) / "run" / "run.json"
+    assert read_record(record.parent)["data"][job]["parts"] == 1
+    publish(tmp_path / "job", solved(20)[12:])
+    publish(tmp_path / "job", solved(24)[20:])
+    said = train(spec)
+    assert said[0] == f"{job} has published 2 more files since; this run learns from those it began with"
+    assert said[1].startswith("nothing to do")
+    assert any("read 12, kept 12" in line for line in sft_dry_run(spec))
+    assert any("read 24, kept 24" in line for line in sft_dry_run(spec.model_copy(update={"run": other_run(spec)})))
+    first = tmp_path / "job" / "manifest" / "000001.json"
+    first.write_text(first.read_text().replace('"sha256": "', '"sha256": "0'))
+    with pytest.raises(SpecError, match="has changed") as caught:
+        train(spec)
+    assert (caught.value.field, caught.value.value) == ("data", job)
+
+
+def other_run(spec: SftSpec) -> Any:
+    return spec.run.model_copy(update={"name": "other"})
 
 
 @pytest.mark.parametrize("save", ["merged", "adapter"])

@@ -16,7 +16,8 @@ from gen_service.errors import SpecError, StorageError
 from gen_service.records import Message, Trace, Verdict
 from gen_service.tiny_model import CHECKPOINT
 from gen_service.training.example_files import example_files
-from gen_service.training.trace_examples import Example, TraceExamples, data_hashes, is_held_out
+from gen_service.training.pinned_traces import pinned
+from gen_service.training.trace_examples import Example, TraceExamples, is_held_out
 from gen_service.training_settings import TraceSettings
 
 Solved = Callable[..., list[Trace]]
@@ -94,18 +95,18 @@ def test_sources_verdicts_and_a_set_of_verdicts_choose(
         read(chat, job, verdict_set="latest")
 
 
-def test_several_jobs_are_read_in_order_and_what_grows_has_another_hash(
+def test_several_jobs_are_read_in_order_and_what_grows_is_pinned_otherwise(
     chat: Any, solved: Solved, publish: Publish, tmp_path: Path
 ) -> None:
     traces = solved(30)
     first, second = publish(tmp_path / "a", traces[:10]), publish(tmp_path / "b", traces[10:20])
     settings = TraceSettings(paths=(first, second))
-    before = data_hashes(settings)
-    assert before == data_hashes(settings)
+    before = pinned(settings, {})
+    assert before == pinned(settings, {})
     together = [example.prompt_ids for example in TraceExamples(settings, chat, 2048)]
     assert together == [example.prompt_ids for job in (first, second) for example in read(chat, job)[0]]
     publish(tmp_path / "b", traces[20:])
-    after = data_hashes(settings)
+    after = pinned(settings, {})
     assert (after[first] == before[first], after[second] == before[second]) == (True, False)
 
 

@@ -20,7 +20,7 @@ from gen_service.training.demo.outcome import ROWS
 from gen_service.training.demo.servers import LentServers
 from gen_service.training.demo.sizes import DemoTrainSettings, held_out_files
 from gen_service.training.demo.steps import TrainerDemo
-from gen_service.training.run_record import read_record
+from gen_service.training.record_file import read_record
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

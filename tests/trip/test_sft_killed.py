@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -72,16 +73,23 @@ def spec(solved: Callable[[int], list[Trace]], publish: Callable[[Path, Sequence
     return path
 
 
-def test_a_killed_run_ends_where_an_undisturbed_one_ends(spec: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_where_an_undisturbed_one_ends(
+    spec: Path, solved: Callable[[int], list[Trace]], publish: Callable[[Path, Sequence[Trace]], str], tmp_path: Path
+) -> None:
+    """Meanwhile the job publishes more traces, of which the run that goes on learns nothing."""
     from safetensors.torch import load_file
 
     finished(spec, "whole")
     # The line of a step comes before its checkpoint: at 8 the kill comes while the second checkpoint is being written,
     # at 14 in the second epoch, two steps after one.
     killed_at(spec, "killed", 8)
+    publish(tmp_path / "job", solved(90)[60:])
     second = killed_at(spec, "killed", 14)
     assert any(line in {"going on from step 4", "going on from step 8"} for line in second)
     assert any(line.endswith("; as tokenised before") for line in second)
+    assert f"{tmp_path / 'job'} has published 1 more files since; this run learns from those it began with" in second
+    shutil.rmtree(tmp_path / "runs" / "killed" / "examples")  # so that they are made again, of a job that has grown
+    publish(tmp_path / "job", solved(95)[90:])
     half_written = tmp_path / "runs" / "killed" / "checkpoints" / "checkpoint-15"
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text("{")
