@@ -53,8 +53,10 @@ def check_attention(settings: ModelSettings) -> None:
     """Make the model without its weights, to find out early whether its attention is there.
 
     Raises:
-        SpecError: it is not.
+        SpecError: it is not, or cannot be trained through on this machine.
     """
+    if settings.attention == "flex_attention" and not torch.cuda.is_available():
+        raise SpecError("model.attention", settings.attention, "sdpa: on a CPU torch's flex attention has no backward")
     try:
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(load_config(settings), attn_implementation=settings.attention)

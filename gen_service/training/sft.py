@@ -31,6 +31,7 @@ from gen_service.training.models import (
     lora_config,
     save_result,
 )
+from gen_service.training.packing import KeepsApart
 from gen_service.training.pinned_traces import Pin, pinned
 from gen_service.training.record_file import began_with
 from gen_service.training.reporting import NoStepTooMany, Reporting, TrainingIsOver, WholeCheckpoints
@@ -156,6 +157,8 @@ def sft_trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    if spec.packing:
+        trainer.add_callback(KeepsApart(trainer.data_collator))
     return trainer
 
 

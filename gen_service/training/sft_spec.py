@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,6 +21,9 @@ from gen_service.training_settings import (
     TraceSettings,
 )
 
+# transformers makes the mask of these from the positions in a packed row (masking_utils).
+_MASKED: Final = ("sdpa", "eager", "flex_attention")
+
 
 class SftSpec(Section):
     """Supervised fine-tuning of a model on verified traces.
@@ -28,8 +31,9 @@ class SftSpec(Section):
     Attributes:
         context: most tokens of a prompt and its completion together; a longer trace is left out and counted. None for
             what the model takes.
-        packing: several traces make one row of `context` tokens, without padding. It needs an attention that keeps
-            them apart: a flash attention.
+        packing: several traces make one row of at most `context` tokens, without padding, and do not see each other.
+            It needs an attention that is told where they begin: `sdpa`, `eager`, `flex_attention`, or a flash
+            attention; the model is tried before the first step, since not every model tells it.
         answer_break: what stands between `</think>` and the answer.
         save: `merged` puts a LoRA's matrices into the weights of the result, `adapter` leaves them beside.
     """
@@ -79,12 +83,12 @@ def check_sft(spec: SftSpec) -> None:
     longest = longest_context(spec.model)
     if spec.context is not None and longest is not None and spec.context > longest:
         raise SpecError("context", spec.context, f"at most {longest}, the tokens that the model takes")
-    if spec.packing and "flash" not in spec.model.attention:
+    if spec.packing and spec.model.attention not in _MASKED and "flash" not in spec.model.attention:
         raise SpecError(
             "packing",
             True,
-            f"false with model.attention {spec.model.attention}, through which packed traces would see "
-            "each other; or flash_attention_2, or another flash attention",
+            f"false with model.attention {spec.model.attention}, which is not known to keep packed traces apart; or "
+            f"one of {', '.join(_MASKED)}, or a flash attention",
         )
     if spec.save == "adapter" and spec.model.lora is None:
         raise SpecError("save", "adapter", "merged: without model.lora there is no adapter")
