@@ -47,9 +47,11 @@ class TraceSettings(Section):
     """Which published traces are learned from.
 
     Attributes:
-        paths: job folders, local or any fsspec URL; the files are taken from their manifests.
+        paths: job folders, local or any fsspec URL; the files are those of their manifests when the run begins, also
+            when it goes on later.
         verdicts: outcomes that are kept.
-        verdict_set: a set of verdicts made by `verify` that goes over the rows' own: its identity, or `latest`.
+        verdict_set: a set of verdicts made by `verify` that goes over the rows' own: its identity, or `latest`, when
+            the run begins.
         sources: sources that are kept; None for all.
         min_tokens, max_tokens: bounds of a completion's length.
         per_prompt: most traces of one prompt, the first published ones; None for all.

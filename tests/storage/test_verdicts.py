@@ -32,6 +32,7 @@ from gen_service.storage.verdicts import (
     VerdictSet,
     list_verdict_sets,
     open_verdict_set,
+    verdict_set_named,
 )
 
 VERIFIER = "math-9-abc"
@@ -102,6 +103,15 @@ def test_verdicts_are_laid_over_the_rows_own(source: Source) -> None:
         "incorrect"
     ]
     assert read_table(source.place, ["seed"], VERIFIER).num_rows == ROWS
+
+
+def test_a_set_may_be_read_as_it_was_with_its_first_parts(source: Source) -> None:
+    write_all(source)
+    first, *others = (part.name for part in source.parts)
+    judged_then = open_verdict_set(source.place, verdict_set_named(source.place, "latest"), most_parts=1)
+    assert (judged_then.rows, judged_then.rows_of(first)) == (10, 10)
+    assert [judged_then.rows_of(other) for other in others] == [0, 0]
+    assert open_verdict_set(source.place, "latest", most_parts=0).rows == 0
 
 
 def test_the_parts_say_which_rows_they_are_about(source: Source) -> None:
