@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
 
 from gen_service.storage.destination import LocalFolder
 from gen_service.training.chat import labels_of
-from gen_service.training.trace_examples import Counts, Example, TraceExamples
+from gen_service.training.trace_examples import Counts, Example
 
 _INFO = "examples.json"
 _VERSION = 1
@@ -39,7 +39,20 @@ class ExampleFiles:
     was_there: bool
 
 
-def example_files(folder: Path, examples: TraceExamples, fingerprint: str | None) -> ExampleFiles:
+class Examples(Protocol):
+    """What gives examples one by one and counts them, as `TraceExamples` does.
+
+    Attributes:
+        counts: of those given so far.
+    """
+
+    counts: Counts
+
+    def __iter__(self) -> Iterator[Example]:
+        """The examples."""
+
+
+def example_files(folder: Path, examples: Examples, fingerprint: str | None) -> ExampleFiles:
     """Write the examples to Arrow files, or take those that an earlier start wrote from the same.
 
     Args:
@@ -47,7 +60,7 @@ def example_files(folder: Path, examples: TraceExamples, fingerprint: str | None
         fingerprint: of all that the examples depend on; None takes what is there, whatever it was made from.
 
     Raises:
-        SpecError, StorageError: as `TraceExamples`; no file is there then.
+        SpecError, StorageError: as the examples do (`TraceExamples`); no file is there then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, held_out = folder / "train.arrow", folder / "held_out.arrow"
