@@ -19,8 +19,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from gen_service.errors import SpecError
 from gen_service.records import Prompt
+from gen_service.storage.checkpoints import newest_whole, remove_half_written
 from gen_service.training import stages as machine
-from gen_service.training.checkpoints import newest_whole, remove_half_written
 from gen_service.training.grpo_arguments import Sizes, grpo_arguments, sizes_of
 from gen_service.training.grpo_prompts import prompt_row
 from gen_service.training.grpo_sampling import SourceSampling

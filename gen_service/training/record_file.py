@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 import orjson
 
 from gen_service.errors import SpecError, StorageError
+from gen_service.storage.checkpoints import newest_whole
 from gen_service.storage.destination import is_url, local_path
 from gen_service.training.changes import refuse_changes
-from gen_service.training.checkpoints import newest_whole
 from gen_service.training_settings import RunSettings
 
 RECORD_VERSION: Final = 2

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gen_service.training.checkpoints import keep_newest, mark_whole
+from gen_service.storage.checkpoints import keep_newest, mark_whole
 from gen_service.training.run_record import RunRecord
 
 _SHOWN = (

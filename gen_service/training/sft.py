@@ -20,8 +20,8 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from gen_service.errors import SpecError
+from gen_service.storage.checkpoints import newest_whole, remove_half_written, step_of
 from gen_service.training.chat import ChatFormat
-from gen_service.training.checkpoints import newest_whole, remove_half_written, step_of
 from gen_service.training.example_files import ExampleFiles, example_files
 from gen_service.training.models import (
     check_attention,

@@ -23,8 +23,8 @@ from gen_service.endpoints.simulated.weights import weights_in
 from gen_service.errors import EndpointError, SpecError, TrainingError
 from gen_service.evaluation import stored
 from gen_service.generation.pool import Stop
+from gen_service.storage.checkpoints import mark_whole
 from gen_service.tiny_model import CHECKPOINT
-from gen_service.training.checkpoints import mark_whole
 from gen_service.training.demo.commands import Commands, Stopped
 from gen_service.training.demo.demo import show
 from gen_service.training.demo.outcome import ROWS, Measured, measured, overlap, promises

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from gen_service.storage.checkpoints import whole_checkpoints
 from gen_service.tiny_model import CHECKPOINT
 from gen_service.tiny_model.problems import prompt_rows
-from gen_service.training.checkpoints import whole_checkpoints
 from gen_service.training.metrics_file import read_metrics
 
 pytest.importorskip("trl")

@@ -24,8 +24,8 @@ from gen_service.evaluation import stored
 from gen_service.evaluation.evaluate import evaluate
 from gen_service.generation.pool import Stop
 from gen_service.jobs.runner import RunningJob, generate, has_work
+from gen_service.storage.checkpoints import step_of, whole_checkpoints
 from gen_service.tiny_model import CHECKPOINT
-from gen_service.training.checkpoints import step_of, whole_checkpoints
 from gen_service.training.demo.commands import Commands, Say, Stopped
 from gen_service.training.demo.outcome import ROWS, Measured, measured
 from gen_service.training.demo.servers import LentServers

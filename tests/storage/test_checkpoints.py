@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_service.training.checkpoints import (
+from gen_service.storage.checkpoints import (
     keep_newest,
     mark_whole,
     newest_whole,
