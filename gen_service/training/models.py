@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations import deepspeed
 
 from gen_service.errors import SpecError, StorageError
 from gen_service.training_settings import LoraSettings, ModelSettings
@@ -134,12 +136,25 @@ def save_result(
 
 
 def _merged(adapter: Path, settings: ModelSettings) -> Any:
-    start = load_model(settings.model_copy(update={"dtype": "float32", "attention": "eager"}))
-    return PeftModel.from_pretrained(start, adapter).merge_and_unload()
+    with _alone():
+        start = load_model(settings.model_copy(update={"dtype": "float32", "attention": "eager"}))
+        return PeftModel.from_pretrained(start, adapter).merge_and_unload()
 
 
 def _loaded(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with _alone():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Load in this process alone: where ZeRO 3 spreads weights, transformers would wait for all others to load, too."""
+    running = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = running
 
 
 def _as_list(stops: int | Sequence[int] | None) -> list[int]:

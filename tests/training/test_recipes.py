@@ -27,6 +27,8 @@ def test_accelerate_reads_each_configuration(path: Path) -> None:
     kinds = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "single_gpu": "NO"}
     assert config.distributed_type == kinds.get(path.stem, "DEEPSPEED")
     assert config.use_cpu is False
+    # Else it would go over the spec's `model.dtype`, without a word.
+    assert config.mixed_precision is None
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
