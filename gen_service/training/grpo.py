@@ -120,7 +120,7 @@ def _opened(spec: GrpoSpec, digest: str) -> RunRecord:
         "grpo",
         spec.model_dump(mode="json"),
         {"prompts": {"hash": digest}},
-        may_change=("rollouts.endpoints", "rollouts.pool", "rollouts.shared_folder", "verification.workers"),
+        may_change=("rollouts.endpoints", "rollouts.pool", "rollouts.shared_folder", "verification.workers", "save"),
     )
 
 

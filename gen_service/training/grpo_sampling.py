@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 
 # Folders of published weights that stay: a server may still be reading the one before the newest.
 _KEPT_WEIGHTS = 2
+_ADAPTER = "adapter"
 
 
 class Texts:
@@ -51,12 +52,21 @@ class SourceSampling:
         stream: batches in the order of the training set.
         weights: a folder that the servers see, too; each version gets one of its own in it.
         failed_ids: what stands for a response that no server could make; it is left out of the loss.
+        merge: saves a LoRA's adapter (its folder) as whole weights (their folder), which servers can load; None where
+            the trainer's weights are whole.
     """
 
-    def __init__(self, stream: RolloutStream, weights: Path, failed_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        stream: RolloutStream,
+        weights: Path,
+        failed_ids: Sequence[int],
+        merge: Callable[[Path, Path], None] | None = None,
+    ) -> None:
         self._stream = stream
         self._weights = weights
         self._failed_ids = list(failed_ids)
+        self._merge = merge
         self._trainer: Any = None
         self._number = -1
         self._others: Sequence[Prompt] | None = None
@@ -86,7 +96,7 @@ class SourceSampling:
         """Called by TRL where a step was made since the last sampling: the trainer's weights go to every server."""
         version = self._trainer.state.global_step
         folder = self._weights / str(version)
-        self._trainer.save_model(str(folder), _internal_call=True)
+        self._save(folder)
         self._on_first(lambda: self._stream.publish(max(self._number, 0), folder, version))
         if self._trainer.accelerator.is_main_process:
             self._remove_old_weights()
@@ -124,6 +134,15 @@ class SourceSampling:
             broadcast_object_list(results)
         result: _T = results[0]
         return result
+
+    def _save(self, folder: Path) -> None:
+        """The trainer's weights as servers load them; every process takes part, since each may hold a part of them."""
+        trained = folder if self._merge is None else self._weights / _ADAPTER
+        self._trainer.save_model(str(trained), _internal_call=True)
+        if self._merge is not None:
+            self._trainer.accelerator.wait_for_everyone()
+            if self._trainer.accelerator.is_main_process:
+                self._merge(trained, folder)
 
     def _remove_old_weights(self) -> None:
         versions = sorted(int(path.name) for path in self._weights.iterdir() if path.name.isdigit())

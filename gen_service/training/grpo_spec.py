@@ -42,7 +42,8 @@ class LossSettings(Section):
 
     Attributes:
         loss_type: how the losses of tokens are put together, and by what they are divided.
-        beta: weight of the KL divergence from the model that the stage started from; 0 keeps no such model.
+        beta: weight of the KL divergence from the model that the stage started from; 0 keeps no such model. With a
+            LoRA it is from the model that the run started from, the same weights with the LoRA switched off.
         epsilon, epsilon_high: how far below and above 1 the ratio of probabilities counts; DAPO's clip-higher is 0.28.
         delta: a bound on the ratio of answers that are pushed down, too (two-sided clipping).
         scale_rewards: by which standard deviation an advantage is divided; Dr. GRPO has `none`.
@@ -98,6 +99,8 @@ class GrpoSpec(Section):
         none_steps: the run ends after so many batches in a row without a single reward.
         optimiser: `accumulate` follows from the other sizes and stays 1 here. `steps` bounds the run over all stages.
         stages: iterative lengthening; none is a single stage of `max_tokens`.
+        save: `merged` puts a LoRA's matrices into the weights of the result, `adapter` leaves them beside. Servers are
+            brought merged weights either way.
     """
 
     version: Literal[1] = 1
@@ -120,6 +123,7 @@ class GrpoSpec(Section):
     optimiser: OptimiserSettings = OptimiserSettings(learning_rate=1e-6, schedule="constant", warmup=0.0)
     run: RunSettings
     stages: tuple[StageSettings, ...] = ()
+    save: Literal["merged", "adapter"] = "merged"
 
     @field_validator("model", "prompts", mode="before")
     @classmethod
@@ -151,6 +155,7 @@ def load_grpo_spec(path: str | Path | None, overrides: Mapping[str, Any] | None 
     spec = read_spec(GrpoSpec, path, overrides)
     check_model(spec.model)
     check_report_to(spec.run)
+    _check_lora(spec)
     _check_rewards(spec)
     _check_sizes(spec)
     _check_context(spec)
@@ -172,6 +177,18 @@ def generations_of(spec: GrpoSpec, stage: StageSettings) -> int:
 def prompts_per_step_of(spec: GrpoSpec, stage: StageSettings) -> int:
     """Prompts of one update in a stage."""
     return stage.prompts_per_step or spec.prompts_per_step
+
+
+def _check_lora(spec: GrpoSpec) -> None:
+    lora = spec.model.lora
+    if spec.save == "adapter" and lora is None:
+        raise SpecError("save", "adapter", "merged: without model.lora there is no adapter")
+    if lora is not None and "lm_head" in lora.targets:
+        raise SpecError(
+            "model.lora.targets",
+            lora.targets,
+            "names without lm_head: TRL takes the log-probabilities past a LoRA there",
+        )
 
 
 def _check_rewards(spec: GrpoSpec) -> None:
@@ -214,8 +231,6 @@ def _check_sizes(spec: GrpoSpec) -> None:
 
 
 def _check_fleet(spec: GrpoSpec) -> None:
-    if spec.model.lora is not None:
-        raise SpecError("model.lora", "given", "none with a fleet: servers are brought whole weights")
     cut = "sampling.top_p" if spec.sampling.top_p != 1.0 else "sampling.top_k" if spec.sampling.top_k != 0 else None
     if cut is not None:
         value = getattr(spec.sampling, cut.rpartition(".")[2])

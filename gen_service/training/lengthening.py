@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from gen_service.training.grpo_sampling import SourceSampling
 from gen_service.training.grpo_spec import GrpoSpec, stages_of
 from gen_service.training.grpo_trainer import PROGRESS, GroupTrainer, Parts
 from gen_service.training.judge import Judge
-from gen_service.training.models import load_model, lora_config, save_result
+from gen_service.training.models import load_model, lora_config, save_merged, save_result
 from gen_service.training.prompt_order import in_order
 from gen_service.training.reporting import Reporting, WholeCheckpoints
 from gen_service.training.rewards import build
@@ -182,7 +183,10 @@ def _stage(
 
 
 def _model_of(run: Run, progress: Progress) -> Any:
-    """The model that the stage started from: also what a KL divergence is measured from."""
+    """The model that the stage started from: also what a KL divergence is measured from.
+
+    A LoRA's is the run's own: the checkpoint that the trainer goes on from holds the matrices, nothing else.
+    """
     if not progress.ends or run.spec.model.lora is not None:
         return run.spec.model
     start = run.record.checkpoints / f"checkpoint-{progress.ends[-1]}"
@@ -213,7 +217,8 @@ def _sampling(
         ahead=run.spec.rollouts.staleness,
     )
     weights = run.spec.rollouts.shared_folder or run.record.folder / "weights"
-    return stream, SourceSampling(stream, weights, [run.end_of_turn])
+    merge = None if run.spec.model.lora is None else partial(save_merged, settings=run.spec.model)
+    return stream, SourceSampling(stream, weights, [run.end_of_turn], merge)
 
 
 def _save(run: Run, trainer: GroupTrainer | None, checkpoint: Path | None, progress: Progress) -> None:
@@ -222,7 +227,8 @@ def _save(run: Run, trainer: GroupTrainer | None, checkpoint: Path | None, progr
         raise SpecError("optimiser.steps", run.total_steps, "at least one step")
     if run.record.writes:
         shutil.rmtree(run.record.folder / "weights", ignore_errors=True)
-        save_result(checkpoint, run.spec.model, run.tokenizer, run.end_of_turn, run.record.model, merge=True)
+        merge = run.spec.save == "merged"
+        save_result(checkpoint, run.spec.model, run.tokenizer, run.end_of_turn, run.record.model, merge=merge)
         run.record.finish(progress.step)
     if trainer is not None:
         trainer.accelerator.wait_for_everyone()

@@ -123,7 +123,9 @@ def save_result(
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if settings.lora is not None and not merge:
-        shutil.copytree(trained, partial, ignore=shutil.ignore_patterns("training_args.bin"))
+        partial.mkdir(parents=True)
+        for file in trained.glob("adapter_*"):  # a checkpoint holds the optimiser's state, too
+            shutil.copyfile(file, partial / file.name)
     else:
         model = _merged(trained, settings) if settings.lora is not None else _loaded(trained)
         model = model.to(getattr(load_config(settings), "dtype", None) or torch.float32)
@@ -133,6 +135,20 @@ def save_result(
     tokenizer.save_pretrained(partial)
     _check_tokenizer(tokenizer, partial)
     _swap(partial, target)
+
+
+def save_merged(adapter: Path, target: Path, settings: ModelSettings) -> None:
+    """Save a LoRA's adapter as whole weights, in float32, in the CPU's memory.
+
+    The model that is trained is not touched: putting the matrices into its weights and taking them out again would
+    leave rounding errors behind each time.
+
+    Args:
+        adapter: a folder that the trainer saved.
+        settings: of the model that the adapter belongs to.
+    """
+    with torch.random.fork_rng(devices=[]):  # PEFT draws matrices before it loads these
+        _merged(adapter, settings).save_pretrained(target)
 
 
 def _merged(adapter: Path, settings: ModelSettings) -> Any:
