@@ -23,6 +23,13 @@ from gen_service.settings import EndpointSettings
 ASK_S: Final = 10.0
 # The description of a server's surroundings is collected once, by other programs.
 DESCRIBE_S: Final = 60.0
+# Reading a model of some hundred billion parameters from a network's disk takes minutes.
+LOAD_S: Final = 900.0
+# How a server has to be started to be brought weights; on a CPU with more.
+DEV_MODE: Final = "VLLM_SERVER_DEV_MODE=1, and is a vLLM of 0.32 or later"
+ON_A_CPU: Final = f"--worker-extension-cls {EXTENSION}, as it computes on a CPU"
+# The name of weights that are on their way.
+LOADING: Final = "loading"
 # A prefix cache is not reset while a request holds blocks, and one whose client has left holds them for a moment.
 RESETS: Final = 100
 RESET_AGAIN_S: Final = 0.05
@@ -80,7 +87,14 @@ class WeightControl:
         """Name its weights."""
         await self._ask(url, "POST", "/update_weight_version", {"new_version": tag})
 
-    async def reload(self, url: str, folder: str, timeout_s: float) -> None:
+    async def bring(self, url: str, folder: str, tag: str) -> None:
+        """Have the server read weights from a folder that it sees, and name them. Nothing may be in flight there."""
+        await self.set_tag(url, LOADING)
+        await self.reload(url, folder)
+        await self.reset_prefix_cache(url)
+        await self.set_tag(url, tag)
+
+    async def reload(self, url: str, folder: str, timeout_s: float = LOAD_S) -> None:
         """Have the server read weights from a folder that it sees."""
         asked = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         await self._ask(url, "POST", "/collective_rpc", asked, timeout_s)

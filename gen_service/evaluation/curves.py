@@ -1,4 +1,8 @@
-"""Curves over training steps, from one or more runs' `metrics.jsonl`: pass@1 or reward, and response length."""
+"""Curves over training steps, from one or more runs: pass@1 or reward, and response length.
+
+What the training measured is in the run's `metrics.jsonl`, what its checkpoints were found to be worth in its
+`evaluations/`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from typing import Any, Final
 import orjson
 
 from gen_service.errors import SpecError
+from gen_service.evaluation.run_evaluations import evaluations_of
 
 METRICS: Final = "metrics.jsonl"
-# The first of these that any run has is shown on top; the length below it.
-QUALITY: Final = ("eval_pass_at_1", "pass_at_1", "reward")
-LENGTH: Final = "completions/mean_length"
+# The first of these that any run has is shown on top, and below it the first of the lengths: of the evaluations, which
+# are all of the same problems; else of the rollouts, whose share that was right is pass@1 on the training problems.
+EVALUATED: Final = "eval/pass_at_1"
+EVALUATED_LENGTH: Final = "eval/mean_tokens"
+QUALITY: Final = (EVALUATED, "verdicts/correct", "reward")
+LENGTH: Final = (EVALUATED_LENGTH, "completions/mean_length")
 STAGE: Final = "stage"
 # What a line holds besides metrics.
 _BOOKS: Final = frozenset({"step", "seconds", STAGE})
@@ -49,20 +57,23 @@ class Curves:
 
 
 def read_curves(folders: Sequence[str], metrics: Sequence[str] = ()) -> Curves:
-    """Read the runs' metrics.
+    """Read the runs' metrics and evaluations.
+
+    An evaluation has `eval/pass_at_1`, which is the mean of its benchmarks, `eval/<benchmark>/pass_at_1`, and the same
+    of `mean_tokens`.
 
     Args:
         folders: run folders, each with a metrics.jsonl.
-        metrics: what to draw, from top to bottom; by default the first of QUALITY that a run has, and the length.
+        metrics: what to draw, from top to bottom; by default the first of QUALITY and of LENGTH that a run has.
 
     Raises:
         SpecError: a run has no metrics, a line that is no metrics, or no run has a metric that was asked for.
     """
-    runs = {name: _lines(folder) for folder, name in zip(folders, _names(folders), strict=True)}
+    runs = {name: _lines(folder) + _evaluated(folder) for folder, name in zip(folders, _names(folders), strict=True)}
     there = sorted(
         {key for lines in runs.values() for line in lines for key in line.keys() - _BOOKS if _is_number(line[key])}
     )
-    wanted = list(metrics) or [next((name for name in QUALITY if name in there), QUALITY[-1]), LENGTH]
+    wanted = list(metrics) or [_first(QUALITY, there), _first(LENGTH, there)]
     panels = tuple((metric, tuple(_series(runs, metric))) for metric in wanted)
     for metric, series in panels:
         if not series and (metrics or not any(found for _, found in panels)):
@@ -118,6 +129,10 @@ def _draw(axes: Any, series: Series, colour: str, window: int) -> None:
         axes.plot(steps, values, color=colour, label=series.run)
 
 
+def _first(names: Sequence[str], there: Sequence[str]) -> str:
+    return next((name for name in names if name in there), names[-1])
+
+
 def _names(folders: Sequence[str]) -> list[str]:
     """The folders' own names; with their parents where two are alike."""
     short = [Path(folder).resolve().name for folder in folders]
@@ -144,6 +159,22 @@ def _lines(folder: str) -> list[dict[str, Any]]:
         elif number < len(written):
             raise SpecError("run", f"{path} line {number}", "a JSON object with a whole number `step`")
     return lines
+
+
+def _evaluated(folder: str) -> list[dict[str, Any]]:
+    """A line for each evaluated checkpoint."""
+    return [{"step": step} | _figures(tree["benchmarks"]) for step, tree in evaluations_of(Path(folder)).items()]
+
+
+def _figures(benchmarks: Sequence[dict[str, Any]]) -> dict[str, float]:
+    shares = {one["name"]: one["score"]["pass_at_1"] for one in benchmarks if one["score"]["pass_at_1"] is not None}
+    lengths = {one["name"]: one["mean_tokens"] for one in benchmarks if one["mean_tokens"] is not None}
+    figures: dict[str, float] = {}
+    for metric, values in ((EVALUATED, shares), (EVALUATED_LENGTH, lengths)):
+        figures |= {metric.replace("/", f"/{name}/"): value for name, value in values.items()}
+        if values:
+            figures[metric] = sum(values.values()) / len(values)
+    return figures
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:

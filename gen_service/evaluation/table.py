@@ -3,7 +3,7 @@ too. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,17 @@ def detail_table(tree: dict[str, Any]) -> Table:
     return Table(f"evaluation {tree['name']}", head, [_detail(result) for result in tree["benchmarks"]], asides=2)
 
 
+def steps_table(trees: Mapping[int, dict[str, Any]]) -> Table:
+    """The evaluations of a run's checkpoints: one line a step.
+
+    Args:
+        trees: by step; each of the same benchmarks.
+    """
+    results = next(iter(trees.values()))["benchmarks"]
+    head = ["Step", *(result["title"] for result in results), *(["Avg."] if len(results) > 1 else []), "Mean tokens"]
+    return Table("pass@1, percent, by training step", head, [_step(step, tree) for step, tree in trees.items()])
+
+
 def overlap_table(tree: dict[str, Any]) -> Table | None:
     """Which problems were seen in training; None when nothing was compared."""
     results = [result for result in tree["benchmarks"] if result["overlap"] is not None]
@@ -225,6 +236,16 @@ def _detail(result: dict[str, Any]) -> list[str]:
         shown or NONE,
         ", ".join(aside) or NOTHING,
     ]
+
+
+def _step(step: int, tree: dict[str, Any]) -> list[str]:
+    results = tree["benchmarks"]
+    cells = [_cell(result) for result in results]
+    percents = [cell.percent for cell in cells if cell is not None]
+    lengths = [result["mean_tokens"] for result in results if result["mean_tokens"] is not None]
+    average = [f"{sum(percents) / len(percents):.1f}" if percents else NONE] if len(results) > 1 else []
+    shown = [NONE if cell is None else str(cell) for cell in cells]
+    return [f"{step:,}", *shown, *average, f"{sum(lengths) / len(lengths):,.0f}" if lengths else NONE]
 
 
 def _overlap(result: dict[str, Any]) -> list[str]:

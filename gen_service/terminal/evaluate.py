@@ -57,7 +57,7 @@ def print_evaluation(console: Console, tree: dict[str, Any], others: Sequence[di
     tables = [*score_tables([tree, *others]), detail_table(tree), overlap_table(tree)]
     for table in tables:
         if table is not None:
-            _print(console, table)
+            print_table(console, table)
     for note in notes(tree):
         console.print(Text(note, style="dim"))
     for result in tree["benchmarks"]:
@@ -95,7 +95,7 @@ async def _watched(console: Console, spec: EvaluationSpec) -> Evaluation:
         return await evaluate(spec, stop=stop, on_notice=view.notice, on_start=view.show)
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """Figures as a table, with the rows of one source under each other; then the sentences, a line each.
 
     The five benchmarks fit into 80 columns.

@@ -10,11 +10,25 @@ import typer
 from gen_service.terminal.flags import given_flags
 
 Server = Annotated[list[str] | None, typer.Option(help="Base URL of a vLLM server; repeat for more.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the benchmarks' files [default: the hub].")]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option(help="aime_2024, math_500, amc_2023, minerva, olympiad_bench [default: all]; or NAME=PATH."),
+]
+PromptColumn = Annotated[str, typer.Option(help="Column of the prompt in a NAME=PATH.")]
+AnswerColumn = Annotated[str, typer.Option(help="Column of the gold in a NAME=PATH.")]
+Samples = Annotated[int | None, typer.Option(help="Completions of each problem [default: 16].")]
+Limit = Annotated[int | None, typer.Option(help="Only so many problems of each benchmark.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Most tokens of a completion [default: 32768].")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature [default: 0.6].")]
+TopP = Annotated[float | None, typer.Option(help="Nucleus of the sampling [default: 0.95].")]
+TemplateText = Annotated[str | None, typer.Option(help="The user's message, with {prompt} in it.")]
 
 
 def add_verbs(app: typer.Typer) -> None:
-    """Add `evaluate` and `curves`."""
+    """Add `evaluate`, `evaluate-run` and `curves`."""
     app.command()(evaluate)
+    app.command()(evaluate_run)
     app.command()(curves)
 
 
@@ -23,19 +37,16 @@ def evaluate(
     server: Server = None,
     model: Annotated[str | None, typer.Option(help="Model name on the servers [default: the first served].")] = None,
     name: Annotated[str | None, typer.Option(help="The evaluation's name and folder; one for each model.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the benchmarks' files [default: the hub].")] = None,
-    benchmark: Annotated[
-        list[str] | None,
-        typer.Option(help="aime_2024, math_500, amc_2023, minerva, olympiad_bench [default: all]; or NAME=PATH."),
-    ] = None,
-    prompt_column: Annotated[str, typer.Option(help="Column of the prompt in a NAME=PATH.")] = "prompt",
-    answer_column: Annotated[str, typer.Option(help="Column of the gold in a NAME=PATH.")] = "answer",
-    samples: Annotated[int | None, typer.Option(help="Completions of each problem [default: 16].")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many problems of each benchmark.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of a completion [default: 32768].")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature [default: 0.6].")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus of the sampling [default: 0.95].")] = None,
-    template: Annotated[str | None, typer.Option(help="The user's message, with {prompt} in it.")] = None,
+    data: Data = None,
+    benchmark: Benchmarks = None,
+    prompt_column: PromptColumn = "prompt",
+    answer_column: AnswerColumn = "answer",
+    samples: Samples = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    template: TemplateText = None,
     policy: Annotated[str | None, typer.Option(help="strict or lenient: where an answer may be found.")] = None,
     training: Annotated[
         list[str] | None, typer.Option(help="Training prompts to look for the problems in: a file or job folder.")
@@ -74,6 +85,45 @@ def evaluate(
     given = given_flags(flags)
     made = make_evaluation_spec(given) if spec is None else load_evaluation_spec(spec, given)
     raise typer.Exit(run_evaluate(Console(), made, beside or []))
+
+
+def evaluate_run(
+    run: Annotated[Path, typer.Argument(help="Folder of the training run, which the servers see under the same path.")],
+    spec: Annotated[Path | None, typer.Argument(help="Evaluation spec, YAML or JSON; flags go over it.")] = None,
+    server: Server = None,
+    data: Data = None,
+    benchmark: Benchmarks = None,
+    prompt_column: PromptColumn = "prompt",
+    answer_column: AnswerColumn = "answer",
+    samples: Samples = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    template: TemplateText = None,
+    follow: Annotated[bool, typer.Option("--follow", help="As long as the training goes on.")] = False,
+) -> None:
+    """Measure each checkpoint of a training run by the same evaluation: the servers are brought one after another."""
+    from rich.console import Console
+
+    from gen_service.evaluation.evaluation_spec import load_evaluation_spec, make_evaluation_spec
+    from gen_service.terminal.evaluate import make_benchmarks
+    from gen_service.terminal.evaluate_run import run_evaluate_run
+
+    columns = {"prompt": prompt_column, "answer": answer_column}
+    flags: dict[str, Any] = {
+        "name": "steps",
+        "endpoints": {"urls": server or None},
+        "benchmarks": make_benchmarks(benchmark, columns) if benchmark else None,
+        "data": None if data is None else str(data),
+        "samples": samples,
+        "limit": limit,
+        "sampling": {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p},
+        "template": template,
+    }
+    given = given_flags(flags)
+    made = make_evaluation_spec(given) if spec is None else load_evaluation_spec(spec, given)
+    raise typer.Exit(run_evaluate_run(Console(), made, run, follow))
 
 
 def curves(

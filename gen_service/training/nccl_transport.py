@@ -23,9 +23,9 @@ import aiohttp
 import torch
 from safetensors import safe_open
 
+from gen_service.endpoints.weight_control import LOAD_S
 from gen_service.errors import ServerFailed, SpecError
 from gen_service.settings import EndpointSettings
-from gen_service.training.weight_transport import LOAD_S
 
 _NEEDS: Final = "filesystem: nccl needs CUDA on the trainer and the servers"
 _WORLD_SIZE_S: Final = 30.0

@@ -11,8 +11,7 @@ from gen_service.endpoints.question import Question
 from gen_service.endpoints.readings import Readings
 from gen_service.endpoints.scored_draft import ScoredDraft
 from gen_service.endpoints.servers import Requests
-from gen_service.endpoints.vllm_worker import EXTENSION
-from gen_service.endpoints.weight_control import WeightControl
+from gen_service.endpoints.weight_control import DEV_MODE, ON_A_CPU, WeightControl
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, SpecError, Unreachable
 from gen_service.training.weight_delivery import WeightDelivery, WeightedServer, Weights
 
@@ -127,9 +126,9 @@ class VersionedClient:
             await self._control.tag(url)
             described = await self._control.describe(url)
         except RequestRefused as error:
-            raise self._is_unfit(url, "VLLM_SERVER_DEV_MODE=1, and is a vLLM of 0.32 or later") from error
+            raise self._is_unfit(url, DEV_MODE) from error
         if described.keeps_old_weights:
-            raise self._is_unfit(url, f"--worker-extension-cls {EXTENSION}, as it computes on a CPU")
+            raise self._is_unfit(url, ON_A_CPU)
         if self._needs_processed and described.logprobs_mode not in (None, "processed_logprobs"):
             raise self._is_unfit(url, "--logprobs-mode processed_logprobs, as the temperature is not 1")
         self.unfit.pop(url, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gen_service.endpoints.interruption import Interruption
-from gen_service.endpoints.weight_control import WeightControl
+from gen_service.endpoints.weight_control import LOADING, WeightControl
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, Stalled
 from gen_service.training.weight_transport import WeightTransport
 
@@ -26,8 +26,6 @@ LAG: Final = 3.0
 # Rounds of all servers in which one that answers says no, until it is not a server's trouble but the weights'.
 REFUSALS: Final = 3
 AGAIN_S: Final = 1.0
-# The name of weights that are on their way.
-_LOADING: Final = "loading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +166,7 @@ class WeightDelivery:
         tag = f"{self._name}:{current.version}:{next(self._numbers)}"
         try:
             await server.idle.wait()
-            await self._control.set_tag(server.url, _LOADING)
+            await self._control.set_tag(server.url, LOADING)
             await self._transport.bring(server.url, current.folder)
             await self._control.reset_prefix_cache(server.url)
             await self._control.set_tag(server.url, tag)

@@ -11,8 +11,6 @@ from typing import Final, Protocol
 from gen_service.endpoints.weight_control import WeightControl
 from gen_service.errors import SpecError
 
-# Reading a model of some hundred billion parameters from a network's disk takes minutes.
-LOAD_S: Final = 900.0
 # What a server reads of a checkpoint, or may want to; optimiser states stay behind.
 _WANTED: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _VERSION: Final = re.compile(r"version-(\d+)")
@@ -75,7 +73,7 @@ class SharedFolder:
 
     async def bring(self, url: str, folder: Path) -> None:
         """See WeightTransport."""
-        await self._control.reload(url, str(folder), LOAD_S)
+        await self._control.reload(url, str(folder))
 
     def _remove_but(self, newest: int) -> None:
         """Remove all but the newest two: a server that comes back gets the newest, and one may just read the other."""

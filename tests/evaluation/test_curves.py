@@ -28,14 +28,14 @@ def trained(folder: Path, steps: int = 6) -> str:
     for step in range(1, steps + 1):
         stage = 0 if step <= 3 else 1
         lines.append({"step": step, "reward": step / 10, "completions/mean_length": 100 * step, "stage": stage})
-    lines.append({"step": steps, "eval_pass_at_1": 0.75})
-    lines.append({"step": 2, "eval_pass_at_1": 0.25})
+    lines.append({"step": steps, "verdicts/correct": 0.75})
+    lines.append({"step": 2, "verdicts/correct": 0.25})
     return run(folder, *lines)
 
 
 def test_pass_at_1_goes_before_reward_and_the_length_below(tmp_path: Path) -> None:
     curves = read_curves([trained(tmp_path / "one")])
-    assert [metric for metric, _ in curves.panels] == ["eval_pass_at_1", "completions/mean_length"]
+    assert [metric for metric, _ in curves.panels] == ["verdicts/correct", "completions/mean_length"]
     top, below = (series[0] for _, series in curves.panels)
     assert top.points == ((2, 0.25), (6, 0.75))
     assert below.points[0] == (1, 100.0)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from gen_service.cli import app
 from gen_service.endpoints.simulated import Script, SimulatedServer, SimulationSettings
 from gen_service.errors import SpecError
+from gen_service.storage.checkpoints import mark_whole
 
 SUMS = [(2, 3), (40, 2), (7, 7)]
 NARROW = {"COLUMNS": "80"}
@@ -20,14 +21,14 @@ NARROW = {"COLUMNS": "80"}
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A simulated server in a loop of its own, since the verb runs one itself."""
+    """A simulated server in a loop of its own, since the verb runs one itself; it takes weights."""
     import asyncio
 
     ready, url, loop = threading.Event(), [""], asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with SimulatedServer(SimulationSettings(script=Script(p_right=1.0))) as simulated:
+        async with SimulatedServer(SimulationSettings(script=Script(p_right=1.0), dev_mode=True)) as simulated:
             url[0] = simulated.url
             ready.set()
             await ended.wait()
@@ -106,6 +107,35 @@ def test_what_cannot_be_done_is_named_before_a_server_is_asked(data: Path, argum
         CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
     assert caught.value.field == field
     assert not (data / "evaluations").exists()
+
+
+def test_the_checkpoints_of_a_run_are_measured_and_shown(server: str, data: Path) -> None:
+    run = data / "runs" / "sft"
+    for folder in ("checkpoints/checkpoint-7", "model"):
+        (run / folder).mkdir(parents=True)
+        (run / folder / "model.safetensors").write_text(folder)
+    mark_whole(run / "checkpoints" / "checkpoint-7")
+    (run / "run.json").write_text('{"finished": 1200}')
+    (run / "metrics.jsonl").write_text('{"step": 7, "loss": 1.5}\n')
+    command = ["evaluate-run", str(run), "--server", server, "--data", str(data), "--benchmark", "aime_2024"]
+    command += ["--samples", "2", "--max-tokens", "400"]
+    done = CliRunner().invoke(app, command, env=NARROW, catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines.index("Step AIME 2024 Mean tokens") < lines.index("100.0-100.0")
+    assert [line.split()[:2] for line in lines if line.split()[1:2] == ["100.0"]] == [
+        ["7", "100.0"],
+        ["1,200", "100.0"],
+    ]
+    shown = CliRunner().invoke(app, ["curves", str(run)], catch_exceptions=False).stdout.splitlines()
+    assert [line for line in shown if line.startswith("eval/")] == ["eval/pass_at_1", "eval/mean_tokens"]
+
+
+def test_a_run_without_a_checkpoint_is_named(server: str, data: Path) -> None:
+    (data / "run.json").write_text('{"finished": null}')
+    command = ["evaluate-run", str(data), "--server", server, "--data", str(data), "--benchmark", "aime_2024"]
+    with pytest.raises(SpecError, match="a run with whole checkpoints"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_curves_are_printed_and_drawn(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from gen_service.settings import EndpointSettings
 from gen_service.tiny_model import CHECKPOINT
 from gen_service.training.demo.commands import Stopped
 from gen_service.training.demo.sizes import MODEL
-from gen_service.training.weight_transport import LOAD_S
 
 _CONTEXT_TOKENS: Final = 2048
 # A whole answer in one chunk: nobody looks at the tokens as they come, and each chunk costs time on the same cores.
@@ -71,13 +70,8 @@ class LentServers:
                     raise Stopped
                 endpoints = EndpointSettings(urls=tuple(self._urls))
                 self._control = await self._stack.enter_async_context(WeightControl(endpoints))
-            await asyncio.gather(*(_bring(self._control, url, weights) for url in self._urls))
+            await asyncio.gather(*(self._control.bring(url, str(weights), weights.name) for url in self._urls))
             yield self._urls
-
-
-async def _bring(control: WeightControl, url: str, weights: Path) -> None:
-    await control.reload(url, str(weights), LOAD_S)
-    await control.reset_prefix_cache(url)
 
 
 @asynccontextmanager
