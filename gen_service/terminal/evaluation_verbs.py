@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gen_service.terminal.flags import given_flags
+
+if TYPE_CHECKING:
+    from gen_service.evaluation.evaluation_spec import EvaluationSpec
 
 Server = Annotated[list[str] | None, typer.Option(help="Base URL of a vLLM server; repeat for more.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the benchmarks' files [default: the hub].")]
@@ -63,17 +66,12 @@ def evaluate(
     """Measure pass@1 and pass@k on benchmarks, beside what others report. The same command continues a stopped one."""
     from rich.console import Console
 
-    from gen_service.evaluation.evaluation_spec import load_evaluation_spec, make_evaluation_spec
-    from gen_service.terminal.evaluate import make_benchmarks, run_evaluate
+    from gen_service.terminal.evaluate import run_evaluate
 
-    columns = {"prompt": prompt_column, "answer": answer_column}
     flags: dict[str, Any] = {
         "name": name,
         "endpoints": {"urls": server or None, "model": model},
-        "benchmarks": make_benchmarks(benchmark, columns) if benchmark else None,
-        "data": None if data is None else str(data),
-        "samples": samples,
-        "limit": limit,
+        **_problems(data, benchmark, prompt_column, answer_column, samples, limit),
         "sampling": {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p},
         "template": template,
         "verification": {"policy": policy},
@@ -82,9 +80,7 @@ def evaluate(
         "interval": {"seed": seed},
         "output": output,
     }
-    given = given_flags(flags)
-    made = make_evaluation_spec(given) if spec is None else load_evaluation_spec(spec, given)
-    raise typer.Exit(run_evaluate(Console(), made, beside or []))
+    raise typer.Exit(run_evaluate(Console(), _made(spec, flags), beside or []))
 
 
 def evaluate_run(
@@ -106,24 +102,16 @@ def evaluate_run(
     """Measure each checkpoint of a training run by the same evaluation: the servers are brought one after another."""
     from rich.console import Console
 
-    from gen_service.evaluation.evaluation_spec import load_evaluation_spec, make_evaluation_spec
-    from gen_service.terminal.evaluate import make_benchmarks
     from gen_service.terminal.evaluate_run import run_evaluate_run
 
-    columns = {"prompt": prompt_column, "answer": answer_column}
     flags: dict[str, Any] = {
         "name": "steps",
         "endpoints": {"urls": server or None},
-        "benchmarks": make_benchmarks(benchmark, columns) if benchmark else None,
-        "data": None if data is None else str(data),
-        "samples": samples,
-        "limit": limit,
+        **_problems(data, benchmark, prompt_column, answer_column, samples, limit),
         "sampling": {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p},
         "template": template,
     }
-    given = given_flags(flags)
-    made = make_evaluation_spec(given) if spec is None else load_evaluation_spec(spec, given)
-    raise typer.Exit(run_evaluate_run(Console(), made, run, follow))
+    raise typer.Exit(run_evaluate_run(Console(), _made(spec, flags), run, follow))
 
 
 def curves(
@@ -140,3 +128,30 @@ def curves(
     from gen_service.terminal.curves import run_curves
 
     run_curves(Console(), run, metric or [], png, window)
+
+
+def _problems(
+    data: Path | None,
+    benchmark: list[str] | None,
+    prompt_column: str,
+    answer_column: str,
+    samples: int | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    """The flags that say which problems are asked how often."""
+    from gen_service.terminal.evaluate import make_benchmarks
+
+    columns = {"prompt": prompt_column, "answer": answer_column}
+    return {
+        "benchmarks": make_benchmarks(benchmark, columns) if benchmark else None,
+        "data": None if data is None else str(data),
+        "samples": samples,
+        "limit": limit,
+    }
+
+
+def _made(spec: Path | None, flags: dict[str, Any]) -> EvaluationSpec:
+    from gen_service.evaluation.evaluation_spec import load_evaluation_spec, make_evaluation_spec
+
+    given = given_flags(flags)
+    return make_evaluation_spec(given) if spec is None else load_evaluation_spec(spec, given)
