@@ -52,11 +52,10 @@ class Pin:
 
     def news(self, path: str) -> str | None:
         """For people, what the job has published since; None for nothing."""
-        counts = {
-            "files": len(_traces(path)) - self.parts,
-            "files of verdicts": len(_verdicts(path, self.verdict_set)) - self.verdict_parts,
-        }
-        words = " and ".join(f"{count} more {name}" for name, count in counts.items() if count)
+        traces = len(_traces(path)) - self.parts
+        verdicts = len(_verdicts(path, self.verdict_set)) - self.verdict_parts
+        counted = [(traces, "file of traces", "files of traces"), (verdicts, "file of verdicts", "files of verdicts")]
+        words = " and ".join(f"{count} more {one if count == 1 else many}" for count, one, many in counted if count)
         return f"{path} has published {words} since; this run learns from those it began with" if words else None
 
 

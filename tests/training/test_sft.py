@@ -210,7 +210,7 @@ def test_a_job_that_grows_leaves_a_run_as_it_is_and_one_that_is_another_ends_it(
     publish(tmp_path / "job", solved(20)[12:])
     publish(tmp_path / "job", solved(24)[20:])
     said = train(spec)
-    assert said[0] == f"{job} has published 2 more files since; this run learns from those it began with"
+    assert said[0] == f"{job} has published 2 more files of traces since; this run learns from those it began with"
     assert said[1].startswith("nothing to do")
     assert any("read 12, kept 12" in line for line in sft_dry_run(spec))
     assert any("read 24, kept 24" in line for line in sft_dry_run(spec.model_copy(update={"run": other_run(spec)})))

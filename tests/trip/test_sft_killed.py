@@ -87,7 +87,10 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
     second = killed_at(spec, "killed", 14)
     assert any(line in {"going on from step 4", "going on from step 8"} for line in second)
     assert any(line.endswith("; as tokenised before") for line in second)
-    assert f"{tmp_path / 'job'} has published 1 more files since; this run learns from those it began with" in second
+    assert (
+        f"{tmp_path / 'job'} has published 1 more file of traces since; this run learns from those it began with"
+        in second
+    )
     shutil.rmtree(tmp_path / "runs" / "killed" / "examples")  # so that they are made again, of a job that has grown
     publish(tmp_path / "job", solved(95)[90:])
     half_written = tmp_path / "runs" / "killed" / "checkpoints" / "checkpoint-15"
