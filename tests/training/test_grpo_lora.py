@@ -80,12 +80,16 @@ def test_a_lora_goes_through_stages_and_is_merged_or_left_beside(lora_document: 
 
 
 def test_servers_are_brought_whole_weights_with_the_lora_in_them(lora_document: Document, own_model: Any) -> None:
+    from safetensors.torch import load_file
+
     brought: list[set[str]] = []
+    names: list[set[str]] = []
     said: list[Any] = []
     publish = own_model.publish
 
     def looked_at(folder: Path, version: int) -> None:
         brought.append({path.name for path in folder.iterdir()})
+        names.append(set(load_file(folder / "model.safetensors")))
         said.append(logits(loaded(folder)))
         publish(folder, version)
 
@@ -95,7 +99,8 @@ def test_servers_are_brought_whole_weights_with_the_lora_in_them(lora_document: 
     lines = read_metrics(Path(document["run"]["path"], document["run"]["name"], "metrics.jsonl"))
     steps = [line for line in lines if "sampling/logprob_gap" in line]
     assert own_model.published == [0, 1, 2]
-    assert all("model.safetensors" in names and not any("adapter" in name for name in names) for names in brought)
+    assert all("config.json" in files and not any("adapter" in file for file in files) for files in brought)
+    assert names == [set(load_file(CHECKPOINT / "model.safetensors"))] * 3
     assert [line["sampling/logprob_gap"] < 1e-4 for line in steps] == [True] * 3, "sampled with other weights"
     assert torch.equal(said[0], logits(loaded(CHECKPOINT)))
     assert not torch.allclose(said[0], said[2], atol=0.05), "nothing was learned"
