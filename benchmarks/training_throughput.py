@@ -53,6 +53,7 @@ class Size:
         warm_up, steps: of a run, not counted and counted.
         repeats: runs of each side.
         attention: of ours; None for the best that is there.
+        compile: whether ours is compiled.
         peak_tflops: of the device; None by its name.
         threads: of torch on a CPU; None for its own.
     """
@@ -65,6 +66,7 @@ class Size:
     steps: int = 5
     repeats: int = 3
     attention: str | None = None
+    compile: bool = False
     peak_tflops: float | None = None
     threads: int | None = None
 
@@ -133,7 +135,7 @@ def measure(size: Size, child: Child = run_child) -> dict[str, Any]:
             "model": str(folder / "model"),
             "folder": name,
             "seed": SEED,
-            **{what: getattr(size, what) for what in ("shape", "tokens", "warm_up", "steps", "threads")},
+            **{what: getattr(size, what) for what in ("shape", "tokens", "warm_up", "steps", "compile", "threads")},
         }
         machine = child("training_throughput_side", common | {"side": "prepare"})
         peak = size.peak_tflops or peak_tflops(machine["device"])
@@ -182,7 +184,7 @@ def row_of(runs: Runs, size: Size, peak: float) -> dict[str, Any]:
     shares = [median(needed_flops(shape, step) / step.seconds for step in run) / (peak * 1e12) for run in works]
     return row | {
         "fits": True,
-        "setting": runs.settings[0].words(),
+        "setting": runs.settings[0].words() + (", compiled" if size.compile and runs.side == "ours" else ""),
         "attention": runs.answers[0]["attention"],
         "accumulate": runs.answers[0]["accumulate"],
         "tokens_per_s": median(tokens),
@@ -229,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("tokens", "row_tokens", "warm_up", "steps", "repeats"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(FULL, name))
     parser.add_argument("--attention", help="of ours; else flex_attention on a GPU, sdpa on a CPU")
+    parser.add_argument("--compile", action="store_true", help="ours is compiled by torch")
     parser.add_argument("--peak-tflops", type=float, help="of the device in bfloat16; known for A100, H100, H200")
     parser.add_argument("--threads", type=int, help="of torch on a CPU")
     found = measure(Size(**vars(parser.parse_args(argv))))

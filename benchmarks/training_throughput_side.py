@@ -132,6 +132,7 @@ def _ours(asked: Mapping[str, Any], files: ExampleFiles) -> Any:
             "run": {"path": asked["folder"], "name": "ours", "checkpoint_steps": 1_000_000},
             "context": context,
             "packing": True,
+            "compile": asked["compile"],
         },
     )
     arguments = sft_arguments(spec, Path(asked["folder"]) / "ours", context, evaluates=False)

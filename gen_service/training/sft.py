@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from gen_service.errors import SpecError
 from gen_service.storage.checkpoints import newest_whole, remove_half_written, step_of
 from gen_service.training.chat import ChatFormat
+from gen_service.training.compiled_layers import compile_layers
 from gen_service.training.example_files import ExampleFiles, example_files
 from gen_service.training.models import (
     check_attention,
@@ -144,11 +145,14 @@ def sft_trainer(
     """TRL's trainer on examples that are tokenised and labelled, and mapped from disk.
 
     Raises:
-        SpecError: the model's weights cannot be loaded.
+        SpecError: the model's weights cannot be loaded, or it cannot be compiled.
     """
     held_out = datasets.Dataset.from_file(str(files.held_out)) if files.counts.held_out else None
+    model = load_model(spec.model)
+    if spec.compile:
+        compile_layers(model)
     trainer = SFTTrainer(
-        model=load_model(spec.model),
+        model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_file(str(files.train)),
         eval_dataset=held_out,

@@ -34,6 +34,9 @@ class SftSpec(Section):
         packing: several traces make one row of at most `context` tokens, without padding, and do not see each other.
             It needs an attention that is told where they begin: `sdpa`, `eager`, `flex_attention`, or a flash
             attention; the model is tried before the first step, since not every model tells it.
+        compile: torch compiles the layers at the first steps. Norms, rotations and activations become fewer, larger
+            kernels, which also keep less for the backward pass. A run that was stopped and goes on may then differ in
+            rounding from one that was not.
         answer_break: what stands between `</think>` and the answer.
         save: `merged` puts a LoRA's matrices into the weights of the result, `adapter` leaves them beside.
     """
@@ -45,6 +48,7 @@ class SftSpec(Section):
     run: RunSettings
     context: Positive | None = None
     packing: bool = False
+    compile: bool = False
     answer_break: Annotated[str, Field(pattern=r"^\s*$")] = ANSWER_BREAK
     save: Literal["merged", "adapter"] = "merged"
 

@@ -105,10 +105,10 @@ def child_of(device: str, *, fits: str) -> Any:
 
 
 def test_a_side_that_never_fits_is_said_and_the_other_is_measured() -> None:
-    found = measure(Size(context=(4096,), repeats=2), child_of("NVIDIA H100 80GB HBM3", fits="ours"))
+    found = measure(Size(context=(4096,), repeats=2, compile=True), child_of("NVIDIA H100 80GB HBM3", fits="ours"))
     ours, plain = found["rows"]
     assert (ours["tokens_per_s"], ours["padding_share"], ours["peak_memory_gb"]) == (50.0, 0.5, 5.0)
-    assert ours["attention"] == "flex_attention"
+    assert (ours["attention"], ours["setting"]) == ("flex_attention", "batch 4, no checkpointing, compiled")
     assert ours["share_of_peak"] == pytest.approx(needed_flops(QWEN, Work(**STEP)) / 2.0 / 989e12)
     assert plain["fits"] is False
     assert len(plain["did_not_fit"]) == 4

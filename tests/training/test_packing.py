@@ -126,6 +126,49 @@ def test_a_packed_batch_has_the_loss_and_gradients_of_its_traces(
         torch.testing.assert_close(gradient, of_each[name], rtol=0, atol=1e-5)
 
 
+# Torch's own, while it traces: dynamo looks at .grad of what is no leaf; importing its compiler defines jit methods.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_compiled_layers_make_the_same_steps_and_are_saved_under_the_same_names(
+    spec_of: Callable[..., SftSpec], trainer_of: Callable[[SftSpec], Any], tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+
+    from gen_service.training.compiled_layers import compile_layers
+
+    losses, names = [], []
+    for compiled in (False, True):
+        trainer = trainer_of(spec_of(optimiser={"gradient_checkpointing": True}))
+        if compiled:  # forward and backward traced as for the compiler, which for a CPU takes a minute
+            assert compile_layers(trainer.model, backend="aot_eager") == 3
+        trainer.train()
+        trainer.save_model(str(tmp_path / "saved"))
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+        with safe_open(tmp_path / "saved" / "model.safetensors", "pt") as file:
+            names.append(sorted(file.keys()))
+    torch.compiler.reset()
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert names[0] == names[1]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_layers_are_compiled_when_the_spec_says_so(
+    spec_of: Callable[..., SftSpec], trainer_of: Callable[[SftSpec], Any]
+) -> None:
+    for compiled in (False, True):
+        layers = trainer_of(spec_of(compile=compiled)).model.model.layers
+        assert [layer._compiled_call_impl is not None for layer in layers] == [compiled] * 3
+
+
+def test_a_model_without_layers_cannot_be_compiled() -> None:
+    from gen_service.training.compiled_layers import compile_layers
+
+    with pytest.raises(SpecError) as caught:
+        compile_layers(torch.nn.Linear(2, 2))
+    assert caught.value.field == "compile"
+
+
 def test_held_out_traces_are_packed_and_apart_too(
     spec_of: Callable[..., SftSpec], trainer_of: Callable[[SftSpec], Any]
 ) -> None:
@@ -137,6 +180,7 @@ def test_held_out_traces_are_packed_and_apart_too(
         assert found == pytest.approx(float(one_by_one(trainer.model.eval(), held_out)), abs=1e-5)
 
 
+# Torch's own, of what transformers calls and of importing its compiler.
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
