@@ -143,6 +143,7 @@ class SourceSampling:
             self._trainer.accelerator.wait_for_everyone()
             if self._trainer.accelerator.is_main_process:
                 self._merge(trained, folder)
+                shutil.rmtree(trained)
 
     def _remove_old_weights(self) -> None:
         versions = sorted(int(path.name) for path in self._weights.iterdir() if path.name.isdigit())

@@ -235,6 +235,8 @@ def _check_fleet(spec: GrpoSpec) -> None:
     if cut is not None:
         value = getattr(spec.sampling, cut.rpartition(".")[2])
         raise SpecError(cut, value, "nothing cut off with a fleet: the importance correction is of the whole policy")
+    if spec.rollouts.weights == "filesystem" and spec.rollouts.shared_folder is None:
+        raise SpecError("rollouts.shared_folder", None, "a folder that the trainer and every server see")
 
 
 def _check_context(spec: GrpoSpec) -> None:

@@ -205,6 +205,7 @@ def test_golds_that_nothing_can_be_compared_with_are_told_before_torch_is_there(
             {"rollouts": {"source": "fleet", "endpoints": {"urls": "http://a:1"}}, "sampling": {"top_k": 5}},
             "sampling.top_k",
         ),
+        ({"rollouts": {"source": "fleet", "endpoints": {"urls": "http://a:1"}}}, "rollouts.shared_folder"),
         ({"stages": [{"max_tokens": 8}]}, "stages.0"),
         ({"loss": {"loss_type": "ppo"}}, "loss.loss_type"),
     ],

@@ -120,7 +120,7 @@ def test_what_a_lora_cannot_be_is_told(values: dict[str, Any], field: str, grpo_
 
 
 def test_a_fleet_may_sample_for_a_lora(grpo_document: Document) -> None:
-    rollouts = {"source": "fleet", "endpoints": {"urls": "http://a:1"}}
+    rollouts = {"source": "fleet", "endpoints": {"urls": "http://a:1"}, "shared_folder": "/shared"}
     spec = load_grpo_spec(None, grpo_document(model=LORA, rollouts=rollouts))
     assert spec.model.lora is not None
     assert spec.rollouts.source == "fleet"

@@ -166,7 +166,8 @@ def test_what_alters_no_step_may_change(tmp_path: Path) -> None:
     spec = spec_of() | {"run": {"name": "one", "log_steps": 10}, "rollouts": {"pool": {"in_flight": 4}}}
     begin(tmp_path, spec)
     changed = spec_of() | {"run": {"name": "one", "log_steps": 1}, "rollouts": {"pool": {"in_flight": 8}}}
-    with opened(tmp_path, changed, may_change={"rollouts.pool"}) as record:
+    changed["save"] = "merged"  # a field that the version before did not have
+    with opened(tmp_path, changed, may_change={"rollouts.pool", "save"}) as record:
         assert record.is_continued
     assert read_record(tmp_path / "one")["spec"] == changed
 
