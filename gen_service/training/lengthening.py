@@ -36,7 +36,7 @@ from gen_service.training.rollout import RolloutSource
 from gen_service.training.rollout_stream import RolloutStream
 from gen_service.training.run_record import RunRecord
 from gen_service.training.stages import Progress
-from gen_service.training.trackers import tensorboard_callback
+from gen_service.training.trackers import tracker_callbacks
 from gen_service.training_settings import StageSettings
 
 Notice = Callable[[str], None]
@@ -169,7 +169,7 @@ def _stage(
             ends,
             Reporting(run.record, None, run.say),
             WholeCheckpoints(run.record.checkpoints, run.spec.run.keep_checkpoints, frozenset(progress.ends)),
-            *tensorboard_callback(run.spec.run, run.record.folder, progress.step),
+            *tracker_callbacks(run.spec.run, run.record.folder, progress.step),
         ],
     )
     trainer.remove_callback(PrinterCallback)

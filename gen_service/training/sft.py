@@ -39,7 +39,7 @@ from gen_service.training.reporting import NoStepTooMany, Reporting, TrainingIsO
 from gen_service.training.run_record import RunRecord
 from gen_service.training.sft_spec import SftSpec
 from gen_service.training.trace_examples import Counts, TraceExamples
-from gen_service.training.trackers import tensorboard_callback
+from gen_service.training.trackers import tracker_callbacks
 from gen_service.training.trainer_arguments import trainer_arguments
 
 _LONGEST_WAIT_S = 6 * 3600  # that other processes wait for the one that tokenises
@@ -185,7 +185,7 @@ def _train(
         Reporting(record, files.counts.train, say),
         WholeCheckpoints(record.checkpoints, spec.run.keep_checkpoints),
         NoStepTooMany(),
-        *(tensorboard_callback(spec.run, record.folder, step) if record.writes else []),
+        *(tracker_callbacks(spec.run, record.folder, step) if record.writes else []),
     ]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat.end_of_turn)
     trainer = sft_trainer(spec, arguments, files, tokenizer, callbacks)

@@ -9,7 +9,7 @@ from transformers.trainer_utils import SchedulerType
 
 from gen_service.errors import SpecError
 from gen_service.training.models import has_bfloat16
-from gen_service.training.trackers import trackers_of
+from gen_service.training.trackers import PROJECT, trackers_of
 from gen_service.training_settings import ModelSettings, OptimiserSettings, RunSettings
 
 
@@ -41,5 +41,6 @@ def trainer_arguments(model: ModelSettings, optimiser: OptimiserSettings, run: R
         "save_steps": run.checkpoint_steps,
         "report_to": trackers_of(run),
         "run_name": run.name,
+        "project": PROJECT,
         "disable_tqdm": True,
     }
