@@ -121,6 +121,7 @@ def _opened(spec: GrpoSpec, digest: str) -> RunRecord:
         spec.model_dump(mode="json"),
         {"prompts": {"hash": digest}},
         may_change=("rollouts.endpoints", "rollouts.pool", "rollouts.shared_folder", "verification.workers", "save"),
+        reads=GrpoSpec.model_validate,
     )
 
 

@@ -5,11 +5,12 @@ Version 2 says of each thing that a run learns from what of it; version 1 has a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 from gen_service.errors import SpecError, StorageError
 from gen_service.storage.checkpoints import newest_whole
@@ -22,6 +23,7 @@ RECORD: Final = "run.json"
 Kind = Literal["sft", "grpo"]
 Data = Mapping[str, Mapping[str, Any]]
 """What a run learns from, by name: a `hash` of each, and what else says which part of it is meant."""
+Reader = Callable[[Any], BaseModel]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -72,21 +74,36 @@ def began_with(settings: RunSettings) -> Mapping[str, Any]:
 
 
 def refuse_other_run(
-    tree: dict[str, Any], kind: Kind, spec: dict[str, Any], data: Data, may_change: Collection[str]
+    tree: dict[str, Any],
+    kind: Kind,
+    spec: dict[str, Any],
+    data: Data,
+    may_change: Collection[str],
+    reads: Reader | None = None,
 ) -> None:
     """Compare a run's record with what it is asked to go on with; see `changes.refuse_changes` for the spec.
+
+    Args:
+        reads: makes a spec of plain values: one that was written before there was some field gets its default.
 
     Raises:
         SpecError: it is a run of another kind, or of another spec or other data: names the field.
     """
     if tree["kind"] != kind:
         raise SpecError("run.name", tree["spec"]["run"]["name"], f"another name: this is a run of {tree['kind']}")
-    refuse_changes(tree["spec"], spec, may_change)
+    refuse_changes(_completed(tree["spec"], reads), spec, may_change)
     for name in sorted(tree["data"].keys() | data.keys()):
         if _hash_of(tree["data"].get(name)) != _hash_of(data.get(name)):
             raise SpecError(
                 "data", name, "what the run began with; it holds something else now: give the run another name"
             )
+
+
+def _completed(spec: dict[str, Any], reads: Reader | None) -> dict[str, Any]:
+    try:
+        return spec if reads is None else reads(spec).model_dump(mode="json")
+    except ValidationError:  # it has fields that are no more: the comparison names them
+        return spec
 
 
 def _hash_of(entry: Mapping[str, Any] | str | None) -> Any:

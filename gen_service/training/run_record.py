@@ -33,6 +33,7 @@ from gen_service.training.record_file import (
     RECORD_VERSION,
     Data,
     Kind,
+    Reader,
     has_steps,
     record_in,
     refuse_other_run,
@@ -87,6 +88,7 @@ class RunRecord:
         data: Data,
         *,
         may_change: Collection[str] = (),
+        reads: Reader | None = None,
         writes: bool | None = None,
     ) -> Self:
         """Begin a run, or go on with it. One that made no step, as it failed before, may begin with another spec.
@@ -97,6 +99,8 @@ class RunRecord:
                 `record_file.began_with`.
             may_change: dotted names of fields of this kind of run that may differ from the start before, besides those
                 of `changes.MAY_CHANGE`.
+            reads: makes a spec of plain values, such as `SftSpec.model_validate`: what the record's lacks, since it was
+                written before there was such a field, has its default then.
             writes: whether this process writes the record; None finds out from the launcher's RANK.
 
         Raises:
@@ -110,7 +114,7 @@ class RunRecord:
         plain: dict[str, Any] = orjson.loads(orjson.dumps(spec))
         began = record_in(folder)
         if began is not None and has_steps(folder):  # before the lock: a refused start leaves nothing behind
-            refuse_other_run(began, kind, plain, data, may_change)
+            refuse_other_run(began, kind, plain, data, may_change, reads)
         does_write = _is_main_process() if writes is None else writes
         lock = JobLock(folder / "run.lock") if does_write else None
         new = _new(kind, plain, data)

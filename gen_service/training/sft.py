@@ -80,7 +80,8 @@ def train_sft(spec: SftSpec, on_notice: Notice) -> SftReport:
     chat = ChatFormat(tokenizer, spec.answer_break)
     pins = pinned(spec.traces, began_with(spec.run))
     data = {path: pin.as_tree() for path, pin in pins.items()}
-    with RunRecord.open(spec.run, "sft", spec.model_dump(mode="json"), data) as record:
+    plain = spec.model_dump(mode="json")
+    with RunRecord.open(spec.run, "sft", plain, data, reads=SftSpec.model_validate) as record:
         say = on_notice if record.writes else _silent
         if record.is_continued:
             for news in filter(None, (pin.news(path) for path, pin in pins.items())):

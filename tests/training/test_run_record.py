@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import BaseModel
 
 from gen_service.errors import JobLocked, SpecError, StorageError
 from gen_service.training.metrics_file import read_metrics
@@ -170,6 +171,43 @@ def test_what_alters_no_step_may_change(tmp_path: Path) -> None:
     with opened(tmp_path, changed, may_change={"rollouts.pool", "save"}) as record:
         assert record.is_continued
     assert read_record(tmp_path / "one")["spec"] == changed
+
+
+class Stage(BaseModel):
+    tokens: int
+    window: int = 20
+
+
+class Newer(BaseModel, extra="forbid"):
+    """A spec of a version that has fields that the record's has not."""
+
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    run: dict[str, Any]
+    stages: list[Stage] = []
+    compiled: bool = False
+
+
+def test_a_field_that_came_with_a_later_version_had_its_default_before(tmp_path: Path) -> None:
+    begin(tmp_path, spec_of() | {"stages": [{"tokens": 8}]})
+    newer = Newer(**spec_of(), stages=[Stage(tokens=8)])
+    with pytest.raises(SpecError) as caught:
+        opened(tmp_path, newer.model_dump())
+    assert caught.value.field == "compiled"
+    for change in ({"compiled": True}, {"stages": [Stage(tokens=8, window=3)]}):
+        with pytest.raises(SpecError) as caught:
+            opened(tmp_path, newer.model_copy(update=change).model_dump(), reads=Newer.model_validate)
+        assert [caught.value.field] == list(change)
+    with opened(tmp_path, newer.model_dump(), reads=Newer.model_validate) as record:
+        assert record.is_continued
+    assert read_record(tmp_path / "one")["spec"] == newer.model_dump()
+
+
+def test_a_field_that_is_no_more_is_named(tmp_path: Path) -> None:
+    begin(tmp_path, spec_of() | {"packed": True})
+    with pytest.raises(SpecError) as caught:
+        opened(tmp_path, Newer(**spec_of()).model_dump(exclude_defaults=True), reads=Newer.model_validate)
+    assert caught.value.field == "packed"
 
 
 def test_a_finished_run_that_shall_make_more_steps_is_not_finished(tmp_path: Path) -> None:
