@@ -31,10 +31,10 @@ def test_help_comes_without_what_training_needs() -> None:
 
 def test_a_wrong_spec_is_one_line_and_exit_code_2_without_torch(tmp_path: Path) -> None:
     spec = tmp_path / "sft.yaml"
-    spec.write_text(f"model: {CHECKPOINT}\ntraces: {tmp_path}\nrun: {{name: one, path: {tmp_path}}}\npacking: true\n")
+    spec.write_text(f"model: {CHECKPOINT}\ntraces: {tmp_path}\nrun: {{name: one, path: {tmp_path}}}\nsave: adapter\n")
     done = run("sft", str(spec))
     assert done.returncode == 2
-    assert done.stderr.startswith("gen-service: packing: got True; expected false with model.attention sdpa")
+    assert done.stderr.startswith("gen-service: save: got 'adapter'; expected merged")
     assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["sft.yaml"]
 
