@@ -18,7 +18,7 @@ from gen_service.training.grpo_spec import GrpoSpec
 from gen_service.training.judge import Judge
 from gen_service.training.reward_trial import try_rewards
 from gen_service.training.rewards import needs_verdict
-from gen_service.training.rollout import RolloutSource
+from gen_service.training.rollout import AskedElsewhere, RolloutSource
 from gen_service.training.run_record import RunRecord
 
 Notice = Callable[[str], None]
@@ -91,7 +91,7 @@ def train_grpo(
             tokenizer=tokenizer,
             end_of_turn=chat.end_of_turn,
             judge=stack.enter_context(Judge(spec.verification)) if spec.verification.enabled else None,
-            source=source if source is not None else _source(spec, stack, say),
+            source=source if source is not None else _source(spec, stack, say, asks=record.writes),
             say=say,
         )
         step = run_stages(run)
@@ -125,9 +125,11 @@ def _opened(spec: GrpoSpec, digest: str) -> RunRecord:
     )
 
 
-def _source(spec: GrpoSpec, stack: ExitStack, say: Notice) -> RolloutSource | None:
+def _source(spec: GrpoSpec, stack: ExitStack, say: Notice, *, asks: bool) -> RolloutSource | None:
     if spec.rollouts.source == "trl":
         return None
+    if not asks:  # servers are no process's own: one knows of them, brings them weights and asks them
+        return AskedElsewhere()
     from gen_service.training.fleet_rollouts import FleetRollouts
 
     source = FleetRollouts(spec.rollouts, temperature=spec.sampling.temperature, on_notice=say)

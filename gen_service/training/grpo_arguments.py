@@ -14,6 +14,8 @@ from gen_service.training.grpo_spec import GrpoSpec, LossSettings, generations_o
 from gen_service.training.trainer_arguments import trainer_arguments
 from gen_service.training_settings import StageSettings
 
+_LONGEST_WAIT_S = 6 * 3600  # that other processes wait for the one that asks the servers
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -89,6 +91,8 @@ def grpo_arguments(spec: GrpoSpec, stage: StageSettings, output: Path, total_ste
         shuffle_dataset=False,
         ignore_data_skip=True,
         max_steps=total_steps,
+        ddp_find_unused_parameters=False,  # each step uses all that is trained
+        ddp_timeout=_LONGEST_WAIT_S,
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from accelerate.utils import broadcast_object_list, gather_object
 
 from gen_service.endpoints.thoughts import OPEN, split_thinking
+from gen_service.errors import TrainingError
 from gen_service.records import Prompt
 from gen_service.training.rollout import Rollout
 from gen_service.training.rollout_stream import RolloutStream
 from gen_service.training.scoring import Row
+from gen_service.training.whole_weights import save_whole_weights
 
 _T = TypeVar("_T")
 
@@ -96,10 +98,9 @@ class SourceSampling:
         """Called by TRL where a step was made since the last sampling: the trainer's weights go to every server."""
         version = self._trainer.state.global_step
         folder = self._weights / str(version)
-        self._save(folder)
-        self._on_first(lambda: self._stream.publish(max(self._number, 0), folder, version))
-        if self._trainer.accelerator.is_main_process:
-            self._remove_old_weights()
+        trained = folder if self._merge is None else self._weights / _ADAPTER
+        save_whole_weights(self._trainer, trained)
+        self._on_first(lambda: self._publish(trained, folder, version))
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
         """As TRL calls a rollout function: one response for each prompt, of which there are `generations` in a row."""
@@ -129,21 +130,27 @@ class SourceSampling:
     def _on_first(self, work: Callable[[], _T]) -> _T:
         """The result of the first process's work, in every process."""
         accelerator = self._trainer.accelerator
-        results: list[Any] = [work() if accelerator.is_main_process else None]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(results)
-        result: _T = results[0]
+        if accelerator.num_processes == 1:
+            return work()
+        told: list[Any] = [None, None]  # the result, or why there is none: the others are not left waiting
+        if accelerator.is_main_process:
+            try:
+                told[0] = work()
+            except Exception as error:
+                broadcast_object_list([None, f"the first process cannot go on: {error}"])
+                raise
+        broadcast_object_list(told)
+        if told[1] is not None:
+            raise TrainingError(told[1])
+        result: _T = told[0]
         return result
 
-    def _save(self, folder: Path) -> None:
-        """The trainer's weights as servers load them; every process takes part, since each may hold a part of them."""
-        trained = folder if self._merge is None else self._weights / _ADAPTER
-        self._trainer.save_model(str(trained), _internal_call=True)
+    def _publish(self, trained: Path, folder: Path, version: int) -> None:
         if self._merge is not None:
-            self._trainer.accelerator.wait_for_everyone()
-            if self._trainer.accelerator.is_main_process:
-                self._merge(trained, folder)
-                shutil.rmtree(trained)
+            self._merge(trained, folder)
+            shutil.rmtree(trained)
+        self._stream.publish(max(self._number, 0), folder, version)
+        self._remove_old_weights()
 
     def _remove_old_weights(self) -> None:
         versions = sorted(int(path.name) for path in self._weights.iterdir() if path.name.isdigit())

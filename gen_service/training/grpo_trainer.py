@@ -30,6 +30,7 @@ from gen_service.training.rollout import FAILED
 from gen_service.training.scoring import Response, Row, Scored, calls, filled, response_row, score
 from gen_service.training.stages import Progress, to_plain
 from gen_service.training.trl_trainer import GRPOTrainer
+from gen_service.training.whole_weights import save_whole_weights
 from gen_service.verification.verify import Answered
 
 PROGRESS = "progress.json"
@@ -278,8 +279,10 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        if self.is_fsdp_enabled:  # it wrote shards, and the next stage and the result begin with whole weights
+            save_whole_weights(self, folder)
         if self.args.should_save:
-            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
             LocalFolder(folder).put(PROGRESS, orjson.dumps(to_plain(self._parts.progress())))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -93,6 +93,8 @@ def run_stages(run: Run) -> int:
         TrainingError: a stage cannot go on.
     """
     stages = stages_of(run.spec, run.total_steps)
+    for stage in stages:  # a size that does not fit is told now, not when its stage begins
+        grpo_arguments(run.spec, stage, run.record.checkpoints, run.total_steps)
     checkpoint, progress = _taken_up(run)
     trainer = None
     while progress.step < run.total_steps:
@@ -169,7 +171,7 @@ def _stage(
             ends,
             Reporting(run.record, None, run.say),
             WholeCheckpoints(run.record.checkpoints, run.spec.run.keep_checkpoints, frozenset(progress.ends)),
-            *tracker_callbacks(run.spec.run, run.record.folder, progress.step),
+            *(tracker_callbacks(run.spec.run, run.record.folder, progress.step) if run.record.writes else []),
         ],
     )
     trainer.remove_callback(PrinterCallback)

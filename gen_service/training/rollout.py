@@ -64,3 +64,22 @@ class RolloutSource(Protocol):
 
     def close(self) -> None:
         """Give up what is under way and let go of the servers. Closing again does nothing."""
+
+
+class AskedElsewhere:
+    """The RolloutSource of all training processes but the first, which asks for all and tells the others."""
+
+    def publish(self, folder: Path, version: int) -> None:
+        """Never called."""
+        raise AssertionError("the first process publishes")
+
+    def sample(self, prompts: Sequence[Prompt], generations: int, max_tokens: int) -> list[list[Rollout]]:
+        """Never called."""
+        raise AssertionError("the first process samples")
+
+    def measures(self) -> dict[str, float]:
+        """Never called."""
+        raise AssertionError("the first process measures")
+
+    def close(self) -> None:
+        """Holds nothing."""

@@ -7,17 +7,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gen_service.endpoints.simulated import Faults, Fixed, Script, SimulatedServer, SimulationSettings, TokenRate
 from gen_service.endpoints.simulated.weights import log_probabilities, weights_in
-from gen_service.errors import GenServiceError, SpecError
+from gen_service.errors import GenServiceError, SpecError, TrainingError
 from gen_service.records import Message, Prompt
 from gen_service.settings import EndpointSettings, PoolSettings
 from gen_service.training.fleet_rollouts import FleetRollouts
-from gen_service.training.rollout import FAILED, Rollout
+from gen_service.training.rollout import FAILED, AskedElsewhere, Rollout
 from gen_service.training_settings import RolloutSettings
 
 FAST = SimulationSettings(script=Script(length=Fixed(30)), dev_mode=True)
@@ -284,3 +285,60 @@ async def test_only_the_newest_two_versions_stay_in_the_shared_folder(tmp_path: 
         await asyncio.to_thread(rollouts.publish, mine, 11)
         assert servers[0].weights.number == weights_in(mine)
         assert mine.exists()
+
+
+class TwoProcesses:
+    """The first process of two, or the other one, as accelerate shows them."""
+
+    num_processes = 2
+
+    def __init__(self, *, is_main: bool) -> None:
+        self.is_main_process = is_main
+
+
+@pytest.mark.parametrize("is_main", [True, False], ids=["first", "other"])
+def test_when_the_first_process_cannot_go_on_the_others_are_told(
+    is_main: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sampling = pytest.importorskip("gen_service.training.grpo_sampling")
+    told: list[list[Any]] = []
+
+    def broadcast(objects: list[Any]) -> None:
+        if is_main:
+            told.append(list(objects))
+        else:
+            objects[:] = [None, "the first process cannot go on: no server"]
+
+    class Stream:
+        def measures(self) -> dict[str, float]:
+            raise SpecError("rollouts", "none", "a server")
+
+    monkeypatch.setattr(sampling, "broadcast_object_list", broadcast)
+    source = sampling.SourceSampling(Stream(), tmp_path, [0])
+    source._trainer = SimpleNamespace(accelerator=TwoProcesses(is_main=is_main))
+    with pytest.raises(SpecError if is_main else TrainingError, match="server"):
+        source.measures()
+    assert [words for _, words in told] == (
+        ["the first process cannot go on: rollouts: got 'none'; expected a server"] * is_main
+    )
+
+
+def test_only_the_first_of_several_processes_knows_the_servers(
+    monkeypatch: pytest.MonkeyPatch, grpo_document: Callable[..., dict[str, Any]]
+) -> None:
+    lengthening = pytest.importorskip("gen_service.training.lengthening")
+    from gen_service.training.grpo import train_grpo
+    from gen_service.training.grpo_spec import load_grpo_spec
+
+    nobody = {"source": "fleet", "endpoints": {"urls": ["http://127.0.0.1:9"]}, "shared_folder": "/nowhere"}
+    runs: list[Any] = []
+
+    def begun(run: Any) -> int:
+        runs.append(run)
+        return 0
+
+    monkeypatch.setattr(lengthening, "run_stages", begun)
+    monkeypatch.setenv("RANK", "1")
+    train_grpo(load_grpo_spec(None, grpo_document(rollouts=nobody)))
+    assert isinstance(runs[0].source, AskedElsewhere)
+    runs[0].source.close()
