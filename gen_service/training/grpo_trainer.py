@@ -139,6 +139,10 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
         return gathered
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if not self._learns and self.is_deepspeed_enabled:
+            # It makes its step before gradients could be taken away. The schedule brings the rate back.
+            for group in self.optimizer.param_groups:
+                group["lr"] = 0.0
         loss: torch.Tensor = super()._compute_loss(model, inputs) * inputs["row_scale"]
         return loss
 
@@ -273,7 +277,7 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
     def _clip_grad_norm(self, model: Any) -> Any:
         """Without gradients the optimiser passes the weights over: its momentum would move them otherwise."""
         norm = super()._clip_grad_norm(model)
-        if not self._learns:
+        if not self._learns and not self.is_deepspeed_enabled:
             model.zero_grad(set_to_none=True)
         return norm
 
