@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, TrainerCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from benchmarks.measurement import peak_bytes
 from benchmarks.training_throughput_work import SHAPES, MadeUpTraces, Work
@@ -28,6 +28,7 @@ from gen_service.training.example_files import ExampleFiles, example_files
 from gen_service.training.models import load_tokenizer
 from gen_service.training.sft import sft_arguments, sft_trainer
 from gen_service.training.sft_spec import load_sft_spec
+from gen_service.training.trl_trainer import SFTTrainer
 from gen_service.training_settings import ModelSettings
 
 

@@ -62,7 +62,7 @@ class Parts:
     completions: Callable[[int, Sequence[Row]], None]
 
 
-class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
+class GroupTrainer(GRPOTrainer):
     """A GRPOTrainer whose batch is sampled and scored before TRL sees it, so that groups can be left out or replaced.
 
     A response without a reward is left out of the loss and of what the loss is divided by, as is a group that filtering
@@ -86,9 +86,6 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
         self._texts = Texts(self.processing_class, self.eos_token_ids)
         if parts.source is not None:
             parts.source.attach(self)
-
-    def _send_telemetry(self) -> None:
-        """Nothing is told to anybody."""
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
         if self._parts.source is not None:

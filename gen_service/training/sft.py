@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from gen_service.errors import SpecError
 from gen_service.storage.checkpoints import newest_whole, remove_half_written, step_of
@@ -41,6 +41,7 @@ from gen_service.training.sft_spec import SftSpec
 from gen_service.training.trace_examples import Counts, TraceExamples
 from gen_service.training.trackers import tracker_callbacks
 from gen_service.training.trainer_arguments import trainer_arguments
+from gen_service.training.trl_trainer import SFTTrainer
 
 _LONGEST_WAIT_S = 6 * 3600  # that other processes wait for the one that tokenises
 

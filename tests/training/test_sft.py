@@ -350,3 +350,13 @@ def test_a_dry_run_shows_all_and_writes_nothing(spec_of: MakeSpec, tmp_path: Pat
     assert completion.split("\n", 1)[1].startswith("<think>\n")
     assert completion.endswith("<|end|>\n---")
     assert not (tmp_path / "runs").exists()
+
+
+def test_nobody_is_told_of_a_run(spec_of: MakeSpec, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.trainer import base_trainer
+
+    told: list[object] = []
+    monkeypatch.delenv("CI", raising=False)  # where TRL tells nobody anyhow
+    monkeypatch.setattr(base_trainer, "send_telemetry", lambda *args, **more: told.append((args, more)))
+    train(spec_of())
+    assert told == []
