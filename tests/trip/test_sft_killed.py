@@ -112,26 +112,3 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
     record = json.loads((killed / "run.json").read_text())
     assert [start["step"] for start in record["starts"]] == [0, 8, 14]
     assert record["finished"] == STEPS
-
-
-def test_two_processes_make_the_steps_of_one(spec: Path, tmp_path: Path) -> None:
-    """Two processes with batches of 3 against one that accumulates two: the same examples make each step."""
-    finished(spec, "one")
-    document = yaml.safe_load(spec.read_text())
-    document["optimiser"]["accumulate"] = 1
-    spec.write_text(yaml.safe_dump(document), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
-    code = "from gen_service.cli import main; main()"
-    command += [sys.executable, "-c", code, "train", "sft", str(spec), "--name", "two"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = (measured(tmp_path / "runs" / name) for name in ("one", "two"))
-    assert done.stdout.count(f"step {STEPS}/{STEPS}  loss") == 1  # one process speaks
-    # Of the first epoch: the second is shuffled otherwise for another number of processes.
-    losses = [[line[1] for line in lines if line[1] is not None and line[0] <= EPOCH] for lines in (one, two)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert [line[0] for line in two if line[1] is not None] == list(range(1, STEPS + 1))
-    checkpoint = tmp_path / "runs" / "two" / "checkpoints" / f"checkpoint-{STEPS}"
-    assert {"rng_state_0.pth", "rng_state_1.pth", "whole.json"} <= {path.name for path in checkpoint.iterdir()}
