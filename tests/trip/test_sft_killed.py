@@ -21,7 +21,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 STEPS = 18
-EPOCH = 9  # steps
 
 
 def started(spec: Path, name: str) -> subprocess.Popen[str]:
