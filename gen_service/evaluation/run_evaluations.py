@@ -24,6 +24,7 @@ from gen_service.errors import EndpointError, RequestRefused, ServerFailed, Spec
 from gen_service.evaluation import stored
 from gen_service.evaluation.evaluate import evaluate
 from gen_service.evaluation.evaluation_spec import EvaluationSpec
+from gen_service.evaluation.problems import read_problems
 from gen_service.generation.pool import Stop
 from gen_service.jobs.runner import RunningJob
 from gen_service.storage.checkpoints import step_of, whole_checkpoints
@@ -97,13 +98,15 @@ async def evaluate_run(
         (step, evaluation as `stored.as_tree` has it), also of those that were there, in rising steps.
 
     Raises:
-        SpecError: there is no such run, a step was evaluated by another spec, or the servers cannot take weights as
-            they were started.
+        SpecError: there is no such run or benchmark, a step was evaluated by another spec, or the servers cannot take
+            weights as they were started.
         EndpointError: a server did not take the weights, or lost them again and again.
     """
     stop, done = stop or Stop(), set[int]()
     if spec.endpoints.file is not None or not spec.endpoints.urls:
         raise SpecError("endpoints.urls", spec.endpoints.urls, "the servers' URLs: each is brought weights by name")
+    for chosen in spec.benchmarks:  # before a server is touched
+        await asyncio.to_thread(read_problems, spec, chosen)
     async with WeightControl(spec.endpoints) as control:
         while True:
             is_last_look = not follow or last_step(run) is not None

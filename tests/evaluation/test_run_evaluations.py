@@ -196,6 +196,13 @@ async def test_what_cannot_be_done_is_named(
     assert caught.value.field == field
 
 
+async def test_problems_are_read_before_a_server_is_touched(servers: Servers, run: Path, data: Path) -> None:
+    (data / "test_amc.jsonl").unlink()
+    with pytest.raises(SpecError, match=r"test_amc\.jsonl"):
+        await all_of(spec(servers, data), run)
+    assert numbers(servers) == [0, 0]
+
+
 async def test_a_server_that_takes_no_weights_is_named(run: Path, data: Path) -> None:
     async with SimulatedServer() as server:
         with pytest.raises(SpecError, match="VLLM_SERVER_DEV_MODE=1") as caught:
