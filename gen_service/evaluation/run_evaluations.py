@@ -23,7 +23,7 @@ from gen_service.endpoints.weight_control import DEV_MODE, ON_A_CPU, WeightContr
 from gen_service.errors import EndpointError, RequestRefused, ServerFailed, SpecError
 from gen_service.evaluation import stored
 from gen_service.evaluation.evaluate import evaluate
-from gen_service.evaluation.evaluation_spec import EvaluationSpec
+from gen_service.evaluation.evaluation_spec import EvaluationSpec, make_evaluation_spec
 from gen_service.evaluation.problems import read_problems
 from gen_service.generation.pool import Stop
 from gen_service.jobs.runner import RunningJob
@@ -148,14 +148,15 @@ async def _evaluated(
             on_notice(f"step {checkpoint.step:,} is left out: {wrong}")
             return None
         evaluation = await evaluate(spec, stop=stop, on_notice=on_notice, on_start=on_start)
-        if not evaluation.complete:
-            return None
         lost = [url for url in spec.endpoints.urls if await _tag(control, url) != tag]
-        if not lost:
+        if lost:
+            on_notice(f"{', '.join(lost)} lost the weights of step {checkpoint.step:,}, which is evaluated anew")
+            await asyncio.to_thread(shutil.rmtree, Path(spec.output, spec.name))
+        elif evaluation.complete:
             stored.save(evaluation)
             return stored.as_tree(evaluation)
-        on_notice(f"{', '.join(lost)} lost the weights of step {checkpoint.step:,}, which is evaluated anew")
-        await asyncio.to_thread(shutil.rmtree, Path(spec.output, spec.name))
+        if stop.asked or not lost:
+            return None
     raise ServerFailed(lost[0], f"it lost the weights of step {checkpoint.step:,} {TRIES} times")
 
 
@@ -197,11 +198,10 @@ def _known(spec: EvaluationSpec) -> dict[str, Any] | None:
     if not (folder / "evaluation.json").is_file():
         return None
     tree = stored.load(str(folder))
-    asked = spec.model_dump(mode="json")
-    for field in asked.keys() - _MAY_DIFFER:
-        if tree["spec"].get(field) != asked[field]:
-            right = f"{tree['spec'].get(field)!r}, as in {folder}; or move that folder away"
-            raise SpecError(field, asked[field], right)
+    before, asked = (one.model_dump(mode="json") for one in (make_evaluation_spec(tree["spec"]), spec))
+    for field in sorted(asked.keys() - _MAY_DIFFER):
+        if before[field] != asked[field]:
+            raise SpecError(field, asked[field], f"{before[field]!r}, as in {folder}; or move that folder away")
     return tree if tree["complete"] else None
 
 

@@ -166,6 +166,31 @@ async def test_a_stop_ends_it_and_the_same_call_goes_on(servers: Servers, run: P
     assert list(await all_of(spec(servers, data), run)) == [10, 20]
 
 
+async def test_what_a_server_said_without_the_weights_is_not_kept_by_a_stop(
+    servers: Servers, run: Path, data: Path
+) -> None:
+    stop = Stop()
+
+    def lose_and_ask(job: RunningJob) -> None:
+        if job.spec.job_id == "step-20-amc_2023":
+            servers[0].weights.tag = "default"
+            stop.ask()
+
+    assert list(await all_of(spec(servers, data), run, on_start=lose_and_ask, stop=stop)) == [10]
+    assert not (run / "evaluations" / "step-20").exists()
+    assert list(await all_of(spec(servers, data), run)) == [10, 20]
+
+
+async def test_an_evaluation_of_before_there_was_some_field_had_its_default(
+    servers: Servers, run: Path, data: Path
+) -> None:
+    trees = await all_of(spec(servers, data), run)
+    for step, tree in trees.items():
+        del tree["spec"]["limit"], tree["spec"]["interval"]["confidence"]
+        (run / "evaluations" / f"step-{step}" / "evaluation.json").write_text(json.dumps(tree))
+    assert await all_of(spec(servers, data), run) == trees
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [({"samples": 3}, "samples"), ({"benchmarks": ["amc_2023"]}, "benchmarks"), ({"limit": 1}, "limit")],
