@@ -12,24 +12,17 @@ import numpy as np
 from gen_service.errors import TrainingError
 from gen_service.records import Verdict
 from gen_service.training.rewards import RewardFunction
+from gen_service.training.rollout import Rollout
 from gen_service.training.variance import Mask, Rewards, informative, weighted
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """What was sampled for a row, as TRL and `rollout.Rollout` have it; `completion` is a list of one message."""
+class Response(Rollout):
+    """What was sampled for a row; `completion` is the same as TRL has it, a list of one message."""
 
-    prompt_ids: list[int]
-    completion_ids: list[int]
     completion: Any
-    logprobs: list[float] | None
-    finish_reason: str
-    reasoning: str | None
-    content: str
-    version: int
-    endpoint: str
 
 
 def response_row(prompt: Row, response: Response, verdict: Verdict | None) -> Row:
